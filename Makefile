@@ -1,0 +1,59 @@
+# Every target but `clean` and `lock` makes .venv first, from requirements.lock (tools/venv.sh).
+PYTHON ?=
+EXPERIMENT ?= sample
+ARGS ?=
+
+pipeline = $(if $(filter-out sample,$(EXPERIMENT)),experiments/$(EXPERIMENT)/dvc.yaml,dvc.yaml)
+experiments = sample $(patsubst experiments/%/dvc.yaml,%,$(wildcard experiments/*/dvc.yaml))
+
+# What the user's shell has set must not reach the stages: their `python` is the one of .venv, and only that.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export PYTHON
+export PYTHONNOUSERSITE := 1
+export PIP_USER := 0
+export PIP_NO_INPUT := 1
+export JUPYTER_PREFER_ENV_PATH := 1
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help repro test lab lint lock clean checked .venv
+.NOTPARALLEL:
+
+help:
+	@echo 'make repro                    run the experiment sample and draw its report'
+	@echo 'make repro EXPERIMENT=name    the same for experiments/name'
+	@echo 'make test                     run the tests; one file: make test ARGS=tests/test_setup.py'
+	@echo 'make lab                      open JupyterLab'
+	@echo 'make lint                     check style; mend it: make lint ARGS=--fix'
+	@echo 'make lock                     write requirements.lock and environment.yml anew from pyproject.toml'
+	@echo 'make clean                    remove .venv and caches; nothing that was computed'
+	@echo 'PYTHON=python3.12 after any of them chooses the Python that .venv is made with.'
+
+repro: checked .venv
+	python -m dvc repro '$(pipeline)'
+	@echo 'The report: reports/$(EXPERIMENT)/report.html'
+
+test: .venv
+	python -m pytest $(ARGS)
+
+lab: .venv
+	python -m jupyterlab $(ARGS)
+
+lint: .venv
+	python -m ruff check $(ARGS)
+	python -m ruff format $(if $(filter --fix,$(ARGS)),,--check)
+
+lock:
+	$(or $(PYTHON),python3) tools/lock.py $(ARGS)
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis vqlib.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	@echo 'Kept: what you put into data/raw, what was computed (data/prepared, runs, results, reports, checkpoints), .dvc/cache'
+
+checked:
+	@test -e .git || { echo 'vqlib: this folder is no git clone, and DVC needs one: git clone the repository instead of downloading it' >&2; exit 1; }
+	@test -f '$(pipeline)' || { echo 'vqlib: EXPERIMENT=$(EXPERIMENT): there is no $(pipeline); it may be one of' $(experiments) >&2; exit 1; }
+
+.venv:
+	@sh tools/venv.sh
