@@ -1,0 +1,66 @@
+"""The layouts that images come in, one file each. ``<source>.find(data, root)`` lists what is there as a ``Source``.
+
+A new layout costs one file here and its name in ``params.Data.source``. A source lists images in the order
+(wnid, file name), whatever order they lie in, so the same images in any layout give the same prepared data.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vqlib.errors import DataError
+from vqlib.params import Data
+
+MAX_BYTES = 64 * 2**20  # of one image file; ImageNet's largest has 15 MB
+
+
+class Item(NamedTuple):
+    """One image, not read yet."""
+
+    wnid: str  # its class
+    name: str  # its file name
+    identity: str  # what tells another file of the same name without reading images: its size, or a digest
+    place: Any  # what Source.read needs to find it
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a layout holds: items per split, ordered by (wnid, name). A source without "validation" has it carved out."""
+
+    classes: list[str]  # sorted; a label is the index in this list
+    items: dict[str, list[Item]]
+    read: Callable[[Any], bytes]  # place -> the bytes of an image file; runs in worker processes, so it can be pickled
+
+
+def resolve(data: Data, root: Path) -> Source:
+    """List the source that ``data`` names, with its limit applied and the validation images taken out of train.
+
+    Raises:
+        DataError: it is missing, partial, damaged or not the layout that was asked for.
+    """
+    source = importlib.import_module(f"vqlib.data.sources.{data.source}").find(data, root)
+    train = [item for _, of_class in by_class(source.items["train"]) for item in of_class[: data.limit]]
+    items = {**source.items, "train": train}
+    if "validation" not in items:
+        items["train"], items["validation"] = carve_validation(train, data.validation_every)
+    for split in ("train", "validation", "test"):
+        if not items[split]:
+            raise DataError(f"{data.source} has no {split} images with limit {data.limit} and "
+                            f"validation_every {data.validation_every}; raise data.limit")  # fmt: skip
+    return replace(source, items=items)
+
+
+def by_class(items: list[Item]) -> list[tuple[str, list[Item]]]:
+    return [(wnid, list(of_class)) for wnid, of_class in groupby(items, key=lambda item: item.wnid)]
+
+
+def carve_validation(items: list[Item], every: int) -> tuple[list[Item], list[Item]]:
+    """(train, validation): of each class the images 0, every, 2 every, ... are for validation."""
+    train, validation = [], []
+    for _, of_class in by_class(items):
+        for position, item in enumerate(of_class):
+            (train if position % every else validation).append(item)
+    return train, validation

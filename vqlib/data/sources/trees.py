@@ -1,0 +1,112 @@
+"""A tree of files, in a folder or inside a zip that is never extracted, seen alike."""
+
+import functools
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vqlib.data.sources import MAX_BYTES, Item
+from vqlib.errors import DataError
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files under a top folder. Names are relative to it, with ``/``."""
+
+    path: Path
+    top: str  # what stands before each name: "" or "tiny-imagenet-200/"
+    sizes: dict[str, int]  # bytes of every file
+    reader: Callable[[str], bytes]
+
+    def read(self, name: str) -> bytes:
+        return self.reader(self.top + name)
+
+    def item(self, wnid: str, name: str, file: str) -> Item:
+        if self.sizes[file] > MAX_BYTES:
+            raise DataError(f"{self.path}: {file} has {self.sizes[file]:,} bytes; an image has at most {MAX_BYTES:,}")
+        return Item(wnid, name, str(self.sizes[file]), self.top + file)
+
+
+def open_tree(path: Path, inside: str) -> Tree:
+    """List a folder or a zip. Its top is where ``inside`` (such as ``train/``) lies: at once, or one folder down.
+
+    Raises:
+        DataError: it cannot be read as what it is, or ``inside`` is not there.
+    """
+    sizes = _folder_sizes(path) if path.is_dir() else _zip_sizes(path)
+    tops = {name[: name.index(inside)] for name in sizes if inside in name}
+    tops = {top for top in tops if top.count("/") == 0 or (top.count("/") == 1 and top.endswith("/"))}
+    if len(tops) != 1:
+        found = sorted({name.split("/")[0] for name in sizes})
+        raise DataError(f"{path}: expected one folder {inside} at the top or one folder down, found {len(tops)}; "
+                        f"at the top lie {', '.join(found[:5]) or 'no files'}")  # fmt: skip
+    top = tops.pop()
+    under = {name.removeprefix(top): size for name, size in sizes.items() if name.startswith(top)}
+    return Tree(path, top, under, functools.partial(read_file if path.is_dir() else read_member, str(path)))
+
+
+def read_file(folder: str, name: str) -> bytes:
+    """A file of a folder, which must not have grown beyond an image's size."""
+    with open(os.path.join(folder, name), "rb") as file:
+        return file.read(MAX_BYTES + 1)[:MAX_BYTES]
+
+
+def read_member(path: str, name: str) -> bytes:
+    """A member of a zip, its CRC checked, and never more bytes than the zip says that it has.
+
+    Raises:
+        DataError: the member is damaged.
+    """
+    archive = _archive(path)
+    info = archive.getinfo(name)
+    try:
+        with archive.open(info) as member:
+            content = member.read(info.file_size + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged or not readable at {name} ({error}); get the file again") from None
+    if len(content) != info.file_size:
+        raise DataError(
+            f"{path} is damaged: {name} has {len(content):,} of {info.file_size:,} bytes; get the file again"
+        )
+    return content
+
+
+@functools.lru_cache(maxsize=2)
+def _archive(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError) as error:
+        size = os.path.getsize(path)
+        raise DataError(f"{path} ({size:,} bytes) is no whole zip file ({error}); get the file again") from None
+
+
+def _zip_sizes(path: Path) -> dict[str, int]:
+    sizes = {}
+    for info in _archive(str(path)).infolist():
+        if info.is_dir() or _is_clutter(info.filename):
+            continue
+        if info.filename in sizes:
+            raise DataError(f"{path}: {info.filename} is in it twice; get the file again")
+        sizes[info.filename] = info.file_size
+    return sizes
+
+
+def _folder_sizes(path: Path) -> dict[str, int]:
+    sizes = {}
+    for folder, _, files in os.walk(path):
+        for file in files:
+            name = os.path.relpath(os.path.join(folder, file), path).replace(os.sep, "/")
+            if _is_clutter(name):
+                continue
+            if not os.path.isfile(os.path.join(folder, file)):
+                raise DataError(f"{path}: {name} is not a regular file")
+            sizes[name] = os.path.getsize(os.path.join(folder, file))
+    return sizes
+
+
+def _is_clutter(name: str) -> bool:
+    """Files that desktops leave behind."""
+    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in name.split("/"))
