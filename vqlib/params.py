@@ -1,0 +1,283 @@
+"""Experiments, variants and runs as the params.yaml files describe them, loaded and checked in one place.
+
+The root's params.yaml is the experiment ``sample`` and defines the variants, once for all experiments; every other
+experiment is ``experiments/<name>/params.yaml``. Nothing here imports torch, so a mistake is reported at once.
+"""
+
+import ast
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from vqlib.errors import ParameterError
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+LearningRate = Annotated[float, Field(ge=1e-8, le=10)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(_Section):
+    """What images an experiment sees."""
+
+    source: Literal["photos", "tiny_imagenet"]
+    path: str | None = None  # where the source lies, relative to the root; null where the source needs none
+    image_size: int = Field(ge=8, le=1024, multiple_of=4)  # pixels, both sides
+    resize: Literal["adm", "tv_bilinear", "box_squash"] = "adm"
+    validation_every: int = Field(25, ge=2, le=10_000)  # each n-th training image of a class is for validation
+    limit: int | None = Field(None, ge=1, le=10_000_000)  # training images per class; null for all
+
+
+class Network(_Section):
+    """Encoder and decoder, and the codebook's size unless a variant sets its own."""
+
+    width: int = Field(ge=1, le=4096)  # channels inside, and the dimension D of the latents
+    num_embeddings: int = Field(ge=2, le=2**20)  # K
+    clean_skip: bool = False  # the ablation of networks.ResidualBlock
+
+
+class Training(_Section):
+    """The budget and the optimiser of every run."""
+
+    steps: int = Field(ge=1, le=10_000_000)
+    batch_size: int = Field(ge=1, le=65_536)
+    learning_rate: LearningRate  # of Adam
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the network; codes are always chosen in float32
+    log_every: int = Field(100, ge=1, le=1_000_000)  # steps
+    checkpoint_every: int = Field(500, ge=1, le=1_000_000)  # steps
+
+
+class Variant(_Section):
+    """A bottleneck with its numbers."""
+
+    name: str
+    bottleneck: str  # a file of vqlib/bottlenecks
+    options: dict[str, Any] = {}  # keyword arguments of its Bottleneck
+    weights: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = {}  # of its losses; 1 where none is given
+
+
+class RunEntry(_Section):
+    """A run as params.yaml writes it. DVC reads ``bottleneck`` too, to depend on that one file."""
+
+    variant: str
+    bottleneck: str
+    seed: Seed
+    learning_rate: LearningRate | None = None  # null for the experiment's
+
+
+class Run(_Section):
+    """One training: a variant with a seed, inside an experiment."""
+
+    name: str
+    variant: Variant
+    seed: int
+    learning_rate: float
+
+
+class Experiment(_Section):
+    """Data, network, budget and runs. ``root`` is the repository that it lives in."""
+
+    name: str
+    title: str
+    data: Data
+    network: Network
+    training: Training
+    runs: dict[str, Run] = {}
+    root: Path = ROOT
+
+    def run(self, name: str) -> Run:
+        """Raises ParameterError, with the nearest known name, for a run that the experiment lacks."""
+        if name not in self.runs:
+            raise ParameterError(f"run {name!r} is not in the experiment {self.name!r}{nearest(name, self.runs)}")
+        return self.runs[name]
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "data" / "prepared" / self.name
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results" / self.name
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports" / self.name
+
+    def run_folder(self, run: Run) -> Path:
+        return self.root / "runs" / self.name / run.name
+
+
+def raw_path(path: str, root: Path = ROOT) -> Path:
+    """Where raw data lie. The environment variable ``VQLIB_RAW`` names a folder that stands in for ``data/raw``."""
+    elsewhere = os.environ.get("VQLIB_RAW")
+    if elsewhere and Path(path).parts[:2] == ("data", "raw"):
+        return Path(elsewhere).expanduser().resolve().joinpath(*Path(path).parts[2:])
+    return root / Path(path).expanduser()
+
+
+def experiment_names(root: Path = ROOT) -> list[str]:
+    """The root's experiment first, then the folders of experiments/ in order."""
+    return [_root_name(root), *sorted(path.parent.name for path in (root / "experiments").glob("*/params.yaml"))]
+
+
+def load_experiment(name: str, root: Path = ROOT) -> Experiment:
+    """Read, check and return one experiment.
+
+    Raises:
+        ParameterError: one line that names the file, the key and what it may be.
+    """
+    is_root = name == _root_name(root)
+    file = "params.yaml" if is_root else f"experiments/{name}/params.yaml"
+    if not is_root and not (NAME.fullmatch(name) and (root / file).is_file()):
+        raise ParameterError(f"experiment {name!r} is not known{nearest(name, experiment_names(root))}")
+    content = _read(root, file)
+    _refuse_unknown(content, ["root", "params", "experiment", "runs", *(["variants"] if is_root else [])], file)
+    if content.get("params") != file:
+        raise ParameterError(f"{file}: params is {content.get('params')!r}; it must be {file!r}")
+    described = _mapping(content, "experiment", file)
+    if described.get("name") != name:
+        raise ParameterError(f"{file}: experiment.name is {described.get('name')!r}; it must be {name!r}")
+    entries = _mapping(content, "runs", file)
+    experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
+    variants = load_variants(root)
+    runs = {run: _run(run, entry, variants, experiment, f"{file}: runs.{run}") for run, entry in entries.items()}
+    return experiment.model_copy(update={"runs": runs})
+
+
+def load_variants(root: Path = ROOT) -> dict[str, Variant]:
+    """All variants of the root's params.yaml, checked against the signatures of their bottlenecks."""
+    entries = _mapping(_read(root, "params.yaml"), "variants", "params.yaml")
+    return {name: _variant(name, entry, root) for name, entry in entries.items()}
+
+
+def _variant(name: str, entry: Any, root: Path) -> Variant:
+    where = f"params.yaml: variants.{name}"
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ParameterError(f"{where}: a variant's name is lower-case letters, digits and _, and starts with a letter")
+    if not isinstance(entry, dict):
+        raise ParameterError(f"{where} is {entry!r}; it must be a mapping with the key bottleneck")
+    known = sorted(path.stem for path in (root / "vqlib" / "bottlenecks").glob("[a-z]*.py"))
+    bottleneck = entry.get("bottleneck")
+    if bottleneck not in known:
+        raise ParameterError(f"{where}.bottleneck is {bottleneck!r}{nearest(str(bottleneck), known)}")
+    options = {key: value for key, value in entry.items() if key not in ("bottleneck", "weights")}
+    accepted = constructor_arguments(root / "vqlib" / "bottlenecks" / f"{bottleneck}.py")
+    _refuse_unknown(options, [*accepted, "weights"], where)
+    weights = entry.get("weights", {})
+    return _build(Variant, {"name": name, "bottleneck": bottleneck, "options": options, "weights": weights}, where)
+
+
+def _run(name: str, entry: Any, variants: dict[str, Variant], experiment: Experiment, where: str) -> Run:
+    if not isinstance(entry, dict):
+        raise ParameterError(f"{where} is {entry!r}; it must be a mapping with the keys variant, bottleneck and seed")
+    written = _build(RunEntry, entry, where)
+    if written.variant not in variants:
+        raise ParameterError(f"{where}.variant is {written.variant!r}{nearest(written.variant, variants)}")
+    variant = variants[written.variant]
+    if written.bottleneck != variant.bottleneck:
+        raise ParameterError(f"{where}.bottleneck is {written.bottleneck!r}; "
+                             f"that of the variant {variant.name} is {variant.bottleneck!r}")  # fmt: skip
+    if name != f"{variant.name}-{written.seed}":
+        raise ParameterError(f"{where}: a run is named <variant>-<seed>, here {variant.name}-{written.seed}")
+    rate = experiment.training.learning_rate if written.learning_rate is None else written.learning_rate
+    return Run(name=name, variant=variant, seed=written.seed, learning_rate=rate)
+
+
+def constructor_arguments(file: Path) -> list[str]:
+    """Arguments that a file's ``Bottleneck`` takes, read without importing it (and torch with it)."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Bottleneck":
+            found = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+            if not found:
+                return ["num_embeddings", "embedding_dim"]  # inherited
+            return [argument.arg for argument in found[0].args.args[1:] + found[0].args.kwonlyargs]
+    raise ParameterError(f"{file}: holds no class Bottleneck; vqlib/bottlenecks/__init__.py has the contract")
+
+
+def _build(kind: type[_Section], values: dict, where: str) -> Any:
+    """``kind(**values)``, with the first thing that is wrong as one line."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # a typo explains a gap
+    path, section = [str(part) for part in first["loc"]], kind
+    while path[0] in section.model_fields and len(path) > 1 and _is_section(section.model_fields[path[0]].annotation):
+        section, where = section.model_fields[path[0]].annotation, f"{where}.{path[0]}"
+        path = path[1:]
+    key = path[0]
+    if first["type"] == "extra_forbidden":
+        raise ParameterError(f"{where}.{key} is not a known key{nearest(key, section.model_fields)}")
+    expected = _expected(section.model_json_schema()["properties"].get(key, {}))
+    found = "missing" if first["type"] == "missing" else repr(first["input"])
+    raise ParameterError(f"{where}.{'.'.join(path)} is {found}; it must be {expected}")
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, _Section)
+
+
+def _expected(schema: dict) -> str:
+    """A JSON schema of one field in words."""
+    if "anyOf" in schema:
+        return " or ".join(_expected(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    if "additionalProperties" in schema and schema["additionalProperties"] is not True:
+        return "a mapping, each value " + _expected(schema["additionalProperties"])
+    words = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
+    text = words.get(schema.get("type", ""), "null" if schema.get("type") == "null" else "a mapping")
+    if "multipleOf" in schema:
+        text = f"a multiple of {schema['multipleOf']}"
+    if "minimum" in schema:
+        text += f" from {schema['minimum']:,} to {schema['maximum']:,}"
+    return text
+
+
+def _root_name(root: Path) -> str:
+    return str(_mapping(_read(root, "params.yaml"), "experiment", "params.yaml").get("name"))
+
+
+def _read(root: Path, file: str) -> dict:
+    try:
+        content = YAML(typ="safe", pure=True).load((root / file).read_text())
+    except FileNotFoundError:
+        raise ParameterError(f"{file} is missing in {root}; every experiment has one") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ParameterError(f"{file}{line}: not valid YAML 1.2 ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{file} must be a mapping with the keys root, params, experiment and runs")
+    return content
+
+
+def _mapping(content: dict, key: str, file: str) -> dict:
+    value = content.get(key)
+    if not isinstance(value, dict) or not value:
+        raise ParameterError(f"{file}: {key} is {value!r}; it must be a mapping")
+    return value
+
+
+def _refuse_unknown(raw: dict, known: Iterable[str], where: str) -> None:
+    for key in raw:
+        if key not in known:
+            raise ParameterError(f"{where}: {key!r} is not a known key{nearest(str(key), known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'? it may be one of ...``: the end of a message about an unknown name."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{f'; did you mean {close[0]!r}?' if close else ';'} it may be one of {', '.join(known)}"

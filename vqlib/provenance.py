@@ -1,0 +1,73 @@
+"""What a result was made from: digests of code and data, hardware and settings."""
+
+from typing import Any
+
+import torch
+
+from vqlib.device import describe_hardware
+from vqlib.errors import StaleCodeError
+from vqlib.files import digest_of_files
+from vqlib.params import Experiment, Run
+
+# What decides how a run is trained, besides parameters and data. dvc.yaml names the same files (a test compares).
+TRAINING_CODE = (
+    "vqlib/batches.py",
+    "vqlib/bottlenecks/__init__.py",
+    "vqlib/data/reader.py",
+    "vqlib/device.py",
+    "vqlib/model.py",
+    "vqlib/networks.py",
+    "vqlib/quantize.py",
+    "vqlib/training.py",
+)
+
+
+def code_digest(experiment: Experiment, run: Run) -> str:
+    """sha256 over the files that decide how ``run`` is trained."""
+    files = [*TRAINING_CODE, f"vqlib/bottlenecks/{run.variant.bottleneck}.py"]
+    return digest_of_files([experiment.root / file for file in files], experiment.root)
+
+
+def determinants(
+    experiment: Experiment, run: Run, data_digest: str, device: torch.device, precision: torch.dtype
+) -> dict[str, Any]:
+    """Everything that decides a run's bits: a checkpoint belongs to exactly one value of this."""
+    return {
+        "code": code_digest(experiment, run),
+        "data": data_digest,
+        "torch": torch.__version__,
+        "device": device.type,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "precision": str(precision).removeprefix("torch."),
+        "network": experiment.network.model_dump(),
+        "training": experiment.training.model_dump(exclude={"device", "precision", "learning_rate"}),
+        "run": run.model_dump(),
+    }
+
+
+def describe(experiment: Experiment, run: Run, facts: dict[str, Any], train_images: int, device: torch.device) -> dict:
+    """The provenance that stands in every result, from the ``determinants`` at the start of the run."""
+    return {
+        "hardware": describe_hardware(device),
+        "device": facts["device"],
+        "precision": facts["precision"],
+        "torch": facts["torch"],
+        "threads": facts["threads"],
+        "source": experiment.data.source,
+        "image_size": experiment.data.image_size,
+        "resize": experiment.data.resize,
+        "train_images": train_images,
+        "width": experiment.network.width,
+        "num_embeddings": run.variant.options.get("num_embeddings", experiment.network.num_embeddings),
+        "batch_size": experiment.training.batch_size,
+        "steps": experiment.training.steps,
+        "learning_rate": run.learning_rate,
+        "code": facts["code"][:12],
+        "data": facts["data"][:12],
+    }
+
+
+def refuse_changed_code(before: str, after: str, doing: str) -> None:
+    """Raises StaleCodeError when the code changed under a run: DVC would record the new code for the old result."""
+    if before != after:
+        raise StaleCodeError(f"{doing}: the code changed while it ran; nothing was kept of it, start it again")

@@ -1,0 +1,113 @@
+"""One run from prepared data to files: what the notebooks and the command line call."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from vqlib import checkpoints, provenance
+from vqlib.data.reader import open_split
+from vqlib.device import make_deterministic, pick_device, pick_precision
+from vqlib.errors import DivergedError
+from vqlib.evaluation import evaluate, reconstruction_strip
+from vqlib.files import digest_of, exclusive, json_bytes, write_atomically
+from vqlib.model import load_model, save_model
+from vqlib.params import Experiment, Run
+from vqlib.progress import Progress
+from vqlib.training import COLUMNS, Trained, train
+
+
+def rounded(value: Any, digits: int = 4) -> Any:
+    """Floats to significant digits, through nested dicts and lists."""
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def train_run(experiment: Experiment, run: Run) -> Trained:
+    """Train a run, resuming where a killed one stopped; write model.safetensors and the history's csv.
+
+    Raises:
+        UserError: missing data, no such device, another process on the same run, divergence, code changed meanwhile.
+    """
+    budget, folder = experiment.training, experiment.run_folder(run)
+    device = pick_device(budget.device)
+    precision = pick_precision(budget.precision, device)
+    make_deterministic()
+    with exclusive(folder, f"training {run.name}"):
+        splits = [open_split(experiment.prepared, name, experiment.data.image_size) for name in ("train", "validation")]
+        facts = provenance.determinants(experiment, run, splits[0].digest, device, precision)
+        states = checkpoints.checkpoint_folder(experiment.root, facts)
+        with exclusive(states, f"training {run.name}"):
+            state = checkpoints.load_state(states, warn=lambda line: print(line, file=sys.stderr))
+            start = state.step if state else 0
+            shown = Progress(f"{experiment.name} {run.name}", budget.steps * budget.batch_size, "images",
+                             start * budget.batch_size)  # fmt: skip
+            if state:
+                shown.say(f"{run.name}: going on after step {start:,}")
+            try:
+                trained = train(
+                    experiment, run, *splits, device, precision,
+                    resume=state,
+                    save=lambda new: checkpoints.save_state(states, new),
+                    progress=lambda step, note: shown.update(step * budget.batch_size, note),
+                )  # fmt: skip
+            except DivergedError as error:
+                write_atomically(states / "diverged.json", json_bytes(error.report))
+                raise DivergedError(f"{error}; the report is {states / 'diverged.json'}") from None
+            finally:
+                shown.close()
+            provenance.refuse_changed_code(facts["code"], provenance.code_digest(experiment, run), run.name)
+            description = provenance.describe(experiment, run, facts, len(splits[0].images), device)
+            save_model(
+                folder / "model.safetensors",
+                trained.weights,
+                {
+                    "network": experiment.network.model_dump(),
+                    "variant": run.variant.model_dump(),
+                    "provenance": {**description, "best_step": trained.best_step},
+                },
+            )
+            write_atomically(experiment.results / f"{run.name}.csv", history_csv(trained.history))
+        checkpoints.remove_states(states)
+    return trained
+
+
+def history_csv(history: list[dict[str, Any]]) -> bytes:
+    """The rows of a history; a column that only some variants have comes after the common ones."""
+    columns = [*COLUMNS, *sorted({key for row in history for key in row} - set(COLUMNS))]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rounded(row) for row in history)
+    return text.getvalue().encode()
+
+
+def evaluate_run(experiment: Experiment, run: Run) -> dict[str, Any]:
+    """Evaluate a run's saved weights over the test split; write its json and its strip of reconstructions."""
+    file = experiment.run_folder(run) / "model.safetensors"
+    model, description = load_model(file)
+    device = pick_device(experiment.training.device)
+    make_deterministic()
+    train_split, test = (open_split(experiment.prepared, n, experiment.data.image_size) for n in ("train", "test"))
+    metrics = evaluate(model.to(device), train_split, test, device)
+    result = {
+        "experiment": experiment.name,
+        "run": run.name,
+        "variant": run.variant.name,
+        "bottleneck": run.variant.bottleneck,
+        "seed": run.seed,
+        "provenance": {
+            **description["provenance"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "weights": digest_of(Path(file).read_bytes())[:12],
+        },
+        **metrics,
+    }
+    result = rounded(result)
+    write_atomically(experiment.results / f"{run.name}.json", json_bytes(result))
+    write_atomically(experiment.results / f"{run.name}.png", reconstruction_strip(model, test, device))
+    return result

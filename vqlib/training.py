@@ -1,0 +1,251 @@
+"""Training: one loop, read top to bottom, for every variant.
+
+The state after step s is a function of (parameters, data, s): initial weights, data order and every draw come from
+generators seeded by (seed, epoch, purpose), so a run that resumes ends with the same bits as one that never stopped.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqlib.batches import Images
+from vqlib.checkpoints import State
+from vqlib.data.reader import Split
+from vqlib.errors import DataError, DivergedError
+from vqlib.model import VQVAE, make_model
+from vqlib.params import Experiment, Run, Training
+from vqlib.quantize import perplexity
+
+COLUMNS = (
+    "step", "epoch", "split", "recon_loss", "commitment_loss", "codebook_loss", "projection_loss", "perplexity",
+    "recon_loss_max", "grad_norm", "grad_norm_max", "smallest_code_norm",
+)  # fmt: skip
+DATA_ORDER, DRAWS = 1, 2  # purposes, see seed_of
+
+
+class Trained(NamedTuple):
+    weights: dict[str, Tensor]  # the best by validation recon_loss
+    best_step: int
+    history: list[dict[str, Any]]  # rows with (at least) the keys COLUMNS that exist for the variant
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that depends on all the numbers (run's seed, epoch or step, purpose) and on nothing else."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def batch_indices(step: int, images: int, batch_size: int, seed: int) -> Tensor:
+    """Which images step ``step`` (from 0) sees: each epoch is a new permutation without its last, smaller batch."""
+    epoch, place = divmod(step, images // batch_size)
+    order = _epoch_order(epoch, images, seed)
+    return order[place * batch_size : (place + 1) * batch_size]
+
+
+@functools.lru_cache(maxsize=1)
+def _epoch_order(epoch: int, images: int, seed: int) -> Tensor:
+    return torch.randperm(images, generator=torch.Generator().manual_seed(seed_of(seed, epoch, DATA_ORDER)))
+
+
+def train(
+    experiment: Experiment,
+    run: Run,
+    train_split: Split,
+    validation_split: Split,
+    device: torch.device,
+    precision: torch.dtype,
+    resume: State | None = None,
+    save: Callable[[State], None] = lambda state: None,
+    progress: Callable[[int, str], None] = lambda step, note: None,
+) -> Trained:
+    """Train one run and return its best weights and its history.
+
+    ``save`` gets a checkpoint every ``checkpoint_every`` steps and ``resume`` takes one; ``progress`` gets
+    (steps done, a note) at every log interval. Between two intervals nothing waits for the device.
+
+    Raises:
+        DataError: fewer training images than one batch.
+        DivergedError: loss or gradients stopped being finite; names the first such step.
+    """
+    budget = experiment.training
+    images, held_out = Images(train_split, device), Images(validation_split, device)
+    epoch_steps = len(images) // budget.batch_size
+    if epoch_steps == 0:
+        raise DataError(
+            f"training.batch_size is {budget.batch_size}; it may be at most the {len(images)} images of train"
+        )
+
+    model = make_model(experiment.network, run.variant, run.seed).to(device)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
+    interval = Interval(model, device)
+    history, best_step, best_loss, done = [], 0, float("inf"), 0
+    best = {key: value.clone() for key, value in model.state_dict().items()}
+    if resume is not None:
+        done, history, best_step, best_loss = resume.step, *resume.record
+        restore(resume.tensors, model, optimizer, best, interval)
+
+    for step in range(done, budget.steps):
+        torch.manual_seed(seed_of(run.seed, step, DRAWS))  # for bottlenecks that draw
+        x = images.batch(batch_indices(step, len(images), budget.batch_size, run.seed))
+
+        model.train()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+            output = model(x)
+        loss = sum(run.variant.weights.get(key, 1.0) * value for key, value in output.losses.items())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+        optimizer.step()
+        interval.add(step + 1, output.losses, grad_norm, output.indices)
+
+        done = step + 1
+        last, epoch_ends, to_save = done == budget.steps, done % epoch_steps == 0, done % budget.checkpoint_every == 0
+        to_log = last or done % budget.log_every == 0
+        if (to_log or epoch_ends or to_save) and interval.first_bad():
+            raise diverged(run, budget, interval, model, len(images))
+        if to_log:
+            row = {"step": done, "epoch": step // epoch_steps + 1, "split": "train", **interval.means()}
+            history.append(row | statistics(model))
+            progress(done, f"train error {row['recon_loss']:.4g}")
+        if last or epoch_ends:
+            row = {"step": done, "epoch": step // epoch_steps + 1, "split": "validation", **validate(model, held_out)}
+            history.append(row)
+            if row["recon_loss"] < best_loss:
+                best_step, best_loss = done, row["recon_loss"]
+                best = {key: value.clone() for key, value in model.state_dict().items()}
+        if to_save and not last:
+            save(State(done, snapshot(model, optimizer, best, interval), [history, best_step, best_loss]))
+
+    return Trained(best, best_step, history)
+
+
+class Interval:
+    """Sums over the steps since the last row, kept on the device so that no step waits for them."""
+
+    def __init__(self, model: VQVAE, device: torch.device):
+        alphabets = model.bottleneck.alphabets
+        self.tensors = {
+            "counts": torch.zeros(alphabets[0] if alphabets else 0, dtype=torch.int64, device=device),
+            "bad": torch.zeros((), dtype=torch.int64, device=device),  # the first step that was not finite, 0 for none
+        }
+        self.start()
+
+    def start(self) -> None:
+        """Begin a new interval."""
+        self.steps = 0
+        self.tensors["counts"].zero_()
+        self.tensors = {key: self.tensors[key] for key in ("counts", "bad")}
+
+    @torch.no_grad()
+    def add(self, step: int, losses: dict[str, Tensor], grad_norm: Tensor, indices: Tensor | None) -> None:
+        values = {**losses, "grad_norm": grad_norm}
+        for key, value in values.items():
+            self._update(key, value.detach().double(), torch.add)
+        for key in ("recon_loss", "grad_norm"):
+            self._update(f"{key}_max", values[key].detach().double(), torch.maximum)
+        finite = torch.isfinite(torch.stack([value.detach().double() for value in values.values()])).all()
+        self.tensors["bad"] = torch.where(finite | (self.tensors["bad"] > 0), self.tensors["bad"], step)
+        if indices is not None:
+            codes = (indices if indices.dim() == 3 else indices[..., 0]).reshape(-1)
+            self.tensors["counts"].scatter_add_(0, codes, torch.ones_like(codes))
+        self.steps += 1
+
+    def _update(self, key: str, value: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.tensors[key] = combine(self.tensors[key], value) if key in self.tensors else value.clone()
+
+    def first_bad(self) -> int:
+        return int(self.tensors["bad"])
+
+    def means(self) -> dict[str, float]:
+        """The row of this interval; begins the next one."""
+        row = {
+            key: float(value) / (1 if key.endswith("_max") else self.steps)
+            for key, value in self.tensors.items()
+            if key not in ("counts", "bad")
+        }
+        if len(self.tensors["counts"]):
+            row["perplexity"] = float(perplexity(self.tensors["counts"]))
+        self.start()
+        return row
+
+
+def diverged(run: Run, budget: Training, interval: Interval, model: VQVAE, images: int) -> DivergedError:
+    """The error that ends a run whose numbers stopped being finite; its ``report`` says all that is known."""
+    step = interval.first_bad()
+    report = {
+        "run": run.name,
+        "first_bad_step": step,
+        "steps": budget.steps,
+        "learning_rate": run.learning_rate,
+        "batch": batch_indices(step - 1, images, budget.batch_size, run.seed).tolist(),
+        "sums_since_last_row": {
+            key: str(float(v)) for key, v in interval.tensors.items() if key not in ("counts", "bad")
+        },
+        "codes_used_since_last_row": int((interval.tensors["counts"] > 0).sum()),
+        "statistics_now": {key: str(value) for key, value in statistics(model).items()},
+    }
+    error = DivergedError(f"{run.name}: loss or gradients are not finite since step {step} of {budget.steps}; "
+                          f"training.learning_rate is {run.learning_rate:g}, a smaller one may help")  # fmt: skip
+    error.report = report
+    return error
+
+
+def statistics(model: VQVAE) -> dict[str, float]:
+    return {key: float(value) for key, value in model.bottleneck.statistics().items()}
+
+
+@torch.no_grad()
+def validate(model: VQVAE, images: Images, batch_size: int = 256) -> dict[str, float]:
+    """Losses over all images, means over every element, in float32 and eval mode; perplexity of all their codes."""
+    model.eval()
+    sums: dict[str, float] = {}
+    counts: Tensor | int = 0
+    for x in images.in_order(batch_size):
+        output = model(x)
+        for key, value in output.losses.items():
+            sums[key] = sums.get(key, 0.0) + float(value) * len(x)
+        if output.indices is not None:
+            codes = output.indices if output.indices.dim() == 3 else output.indices[..., 0]
+            counts = counts + torch.bincount(codes.flatten().cpu(), minlength=model.bottleneck.alphabets[0])
+    row = {key: value / len(images) for key, value in sums.items()}
+    return row if isinstance(counts, int) else {**row, "perplexity": float(perplexity(counts))}
+
+
+def snapshot(
+    model: VQVAE, optimizer: torch.optim.Adam, best: dict[str, Tensor], interval: Interval
+) -> dict[str, Tensor]:
+    """Everything that the next step depends on, as flat tensors."""
+    tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"best/{key}": value for key, value in best.items()}
+    tensors |= {f"interval/{key}": value for key, value in interval.tensors.items()}
+    tensors["interval_steps"] = torch.tensor(interval.steps)
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+
+
+def restore(
+    tensors: dict[str, Tensor], model: VQVAE, optimizer: torch.optim.Adam, best: dict[str, Tensor], interval: Interval
+) -> None:
+    """Put a snapshot back. The memory layout of every tensor stays what it is in an uninterrupted run."""
+    below = {part: _below(tensors, part) for part in ("model", "best", "interval", "optimizer")}
+    model.load_state_dict(below["model"])
+    for key, value in below["best"].items():
+        best[key].copy_(value)
+    device = interval.tensors["bad"].device
+    interval.tensors = {key: value.to(device) for key, value in below["interval"].items()}
+    interval.steps = int(tensors["interval_steps"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for path, value in below["optimizer"].items():
+        index, key = path.split("/")
+        parameter = parameters[int(index)]
+        like = torch.zeros((), device=device) if value.dim() == 0 else torch.empty_like(parameter)
+        optimizer.state[parameter][key] = like.copy_(value)
+
+
+def _below(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{part}/"): value for key, value in tensors.items() if key.startswith(f"{part}/")}
