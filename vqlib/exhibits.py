@@ -1,0 +1,236 @@
+"""The figures and tables of a report: a function each, Results in, Exhibit out, with a caption that reads it."""
+
+import pandas as pd
+
+from vqlib import figures, paper
+from vqlib.exhibit import Exhibit, provenance
+from vqlib.results import Results
+from vqlib.tables import NOTHING, Table, number, plain
+
+PROJECTED = ("projected", "projected_rows")  # the text's axis and the released code's
+LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/
+SPLITS = ("train", "test")
+TWO_AXES = (
+    "The paper has one Projected-Latent model: its text describes `projected`, its released code runs `projected_rows`."
+)
+NOT_COMPARABLE = (
+    "The paper's models saw other data and trained longer, so its absolute values are not comparable with ours."
+)
+
+
+def models(results: Results) -> Exhibit:
+    """Error and rate, a row per variant."""
+    measured = {
+        "MSE": "test.mse",
+        "PSNR": "test.psnr",
+        "SSIM": "test.ssim",
+        "bpp": "rate.bpp_32bit",
+        "MSE, 8-bit": "test.mse_8bit",
+        "PSNR, 8-bit": "test.psnr_8bit",
+        "bpp, 8-bit": "rate.bpp_8bit",
+        "bpp, codes": "rate.bpp_codes",
+        "perplexity": "test.perplexity",
+        "codes used": "test.codebook_usage",
+    }
+    shown, values = [], []
+    for model in results.models:
+        texts, numbers = _cells(results, model, measured)
+        ratio = numbers["test.mse"] / results.mean("vq", "test.mse")
+        texts |= {"MSE / vq": number(ratio), "paper's": _paper_ratio(model)}
+        shown.append({title: texts[title] for title in ["model", "seeds", "MSE", "MSE / vq", "paper's", *measured]})
+        values.append(numbers | {"mse_over_vq": ratio})
+    caption = (
+        "Error and rate of every model on the test split. MSE on [-1, 1]; PSNR (dB, mean over images) and SSIM after "
+        "rounding to 8 bits. bpp is the nominal rate in bits per pixel, with codes of fixed length and continuous "
+        "latents as 32-bit floats; in the columns marked 8-bit they are rounded to 8 bits each; the last bpp counts "
+        "the codes alone. A raw image has 24 bpp. MSE / vq is the error over that of `vq`, and beside it the paper's "
+        f"own ratio on CIFAR-10. {TWO_AXES}"
+    )
+    return _table("models", "Error and rate", shown, values, caption, results)
+
+
+def distortion_rate(results: Results) -> Exhibit:
+    rows, told = [], []
+    for model in results.models:
+        runs = results.runs[results.runs["variant"] == model].to_dict("records")
+        continuous = runs[0]["rate.bpp_32bit"] > runs[0]["rate.bpp_codes"]
+        bits = {32: ("rate.bpp_32bit", "test.psnr"), 8: ("rate.bpp_8bit", "test.psnr_8bit")} if continuous else {
+            0: ("rate.bpp_32bit", "test.psnr")}  # fmt: skip
+        rows += [(model, width, run[bpp], run[psnr]) for run in runs for width, (bpp, psnr) in bits.items()]
+        bpp, psnr = (number(results.mean(model, column)) for column in bits[8 if continuous else 0])
+        told.append(f"`{model}` {psnr} dB at {bpp} bpp")
+    points = pd.DataFrame(rows, columns=["model", "bits", "bpp", "psnr"]).astype({"bpp": float, "psnr": float})
+    caption = (
+        "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. A "
+        "line joins the two precisions of a model's continuous latents. With those at 8 bits, where there are any: "
+        f"{', '.join(told)}."
+    )
+    figure = figures.distortion_rate(points, figures.palette(results.variants))
+    return _figure("distortion_rate", "Distortion against rate", figure, caption, results)
+
+
+def reconstructions(results: Results) -> Exhibit:
+    first = {model: results.runs_of(model)[0] for model in results.models}
+    rows = {}
+    for model, run in first.items():
+        psnr, bpp = results.evaluations[run]["test"]["psnr"], results.evaluations[run]["rate"]["bpp_32bit"]
+        rows[f"{model}\n{number(psnr)} dB, {number(bpp)} bpp"] = results.strips[run][1]
+    originals = results.strips[first[results.models[0]]][0]
+    caption = (
+        "Test images and what every model makes of them (the paper's Figures 2 and 3), the same images in each row. "
+        "PSNR is the run's on the whole test split, bpp its nominal rate with continuous latents as 32-bit floats."
+    )
+    figure = figures.reconstructions(originals, rows)
+    return _figure("reconstructions", "Reconstructions", figure, caption, results, *first.values())
+
+
+def losses(results: Results) -> Exhibit:
+    """The paper's Figure 5."""
+    records = results.runs.to_dict("records")
+    rows = [(run["variant"], run["variant"], loss, split, run.get(f"{split}.{key}"))
+            for run in records for loss, key in LOSSES.items() for split in SPLITS]  # fmt: skip
+    theirs = [(entry["title"], variant, loss, split, entry[split][loss])
+              for variant, entry in paper.LOSSES.items() for loss in LOSSES for split in SPLITS]  # fmt: skip
+    frames = [pd.DataFrame(part, columns=["model", "variant", "loss", "split", "value"]).astype({"value": float})
+              for part in (rows, theirs)]  # fmt: skip
+    others = [model for model in results.models if model != "vq" and "vq" in results.models]
+    ratios = [f"`{model}` {number(results.mean(model, 'test.mse') / results.mean('vq', 'test.mse'))}"
+              for model in others]  # fmt: skip
+    reading = f"Test reconstruction loss over that of `vq`: {', '.join(ratios)}. " if ratios else ""
+    _, least, greatest = paper.error_ratio("projected")
+    caption = (
+        f"The four losses of every model (the paper's Figure 5). {reading}The paper's Projected-Latent over its "
+        f"VQ-VAE: {least:.2f} to {greatest:.2f}, from values {paper.LOSSES_SOURCE}, ± {paper.UNCERTAINTY}. "
+        f"{NOT_COMPARABLE} A model without a codebook has no quantization loss."
+    )
+    figure = figures.loss_bars(*frames, figures.palette(dict.fromkeys([*results.variants, *paper.LOSSES])))
+    return _figure("losses", "The four losses, beside the paper's", figure, caption, results)
+
+
+def losses_table(results: Results) -> Exhibit:
+    titles = {f"{loss}, {split}": (loss, split) for loss in LOSSES for split in SPLITS}
+    shown, values = [], []
+    for model in results.models:
+        texts, numbers = _cells(results, model, {title: f"{split}.{LOSSES[loss]}"
+                                                 for title, (loss, split) in titles.items()})  # fmt: skip
+        theirs = paper.LOSSES.get(paper.COUNTERPART.get(model))
+        for title, (loss, split) in titles.items():
+            texts[f"paper's {title}"] = f"{theirs[split][loss]:.4f}" if theirs else NOTHING
+            numbers[f"paper.{split}.{loss}"] = theirs[split][loss] if theirs else None
+        shown.append(texts)
+        values.append(numbers)
+    caption = (
+        f"The numbers behind the bars, and the paper's for the model of the same kind, ± {paper.UNCERTAINTY}. "
+        f"{TWO_AXES} {NOT_COMPARABLE}"
+    )
+    return _table("losses", "The same as numbers", shown, values, caption, results)
+
+
+def learning_curves(results: Results) -> Exhibit:
+    validation = results.history[results.history["split"] == "validation"]
+    last = validation.groupby("run", sort=False).last()
+    ends = last.groupby("variant", sort=False)["recon_loss"].mean()
+    caption = (
+        "Validation error and perplexity of the codes against training step; a band spans the seeds of a model. "
+        f"Validation MSE at the end: {', '.join(f'`{model}` {number(value)}' for model, value in ends.items())}."
+    )
+    figure = figures.learning_curves(results.history, figures.palette(results.variants))
+    return _figure("learning_curves", "Learning curves", figure, caption, results)
+
+
+def projected_training(results: Results) -> Exhibit | None:
+    """The paper's Figure 1. None where the experiment has no projected model."""
+    runs = results.runs_of(*PROJECTED)
+    if not runs:
+        return None
+    history = results.history[results.history["run"].isin(runs)]
+    late = history[(history["split"] == "train") & (history["step"] > history["step"].max() / 2)]
+    peaks = []
+    for run, rows in late.groupby("run", sort=False):
+        peak, median = rows["recon_loss_max"].max(), rows["recon_loss"].median()
+        peaks.append(f"`{run}` {number(peak)} ({number(peak / median)} times the median)")
+    columns = {"recon_loss": "reconstruction", "commitment_loss": "quantization"}
+    references = {ours: {column: paper.LOSSES["projected"][theirs][loss] for column, loss in columns.items()}
+                  for ours, theirs in (("train", "train"), ("validation", "test"))}  # fmt: skip
+    caption = (
+        "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
+        "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
+        "its test split. Highest reconstruction loss of a single step in the second half of training: "
+        f"{', '.join(peaks)}. {NOT_COMPARABLE}"
+    )
+    figure = figures.training_curves(history, figures.palette(results.variants), references)
+    return _figure("projected_training", "The projected models in training", figure, caption, results, *runs)
+
+
+def setting(results: Results) -> Exhibit:
+    """The paper's setting beside this experiment's: how far a number can reach."""
+    runs = results.runs
+    ours = {key: list(runs[f"provenance.{key}"]) for key in paper.SETTING if f"provenance.{key}" in runs}
+    ours |= {"data": list(runs["provenance.source"]), "test_images": list(runs["test.images"])}
+    ours |= {"weights_chosen_on": ["the validation split"], "batchnorm_in_evaluation": ["running statistics"]}
+    pixels = results.experiment.data.image_size**2
+    for model in PROJECTED:
+        real_bits = (results.mean(model, "rate.bpp_32bit") - results.mean(model, "rate.bpp_codes")) * pixels
+        ours[f"scalars_per_image_of_{model}"] = [round(real_bits / 32) if real_bits == real_bits else None]
+    rows = []
+    for key, theirs in paper.SETTING.items():
+        what, of, model = key.partition("_of_")
+        name = what.replace("_", " ") + (f" of `{model}`" if of else "")
+        rows.append(
+            {"setting": name, "the paper": plain(theirs), "here": " or ".join(map(plain, dict.fromkeys(ours[key])))}
+        )
+    caption = (
+        "The setting of the paper's numbers and of ours. Scalars are the continuous numbers of one image, which has "
+        f"{plain(3 * pixels)} values here: with as many as that, a model need not compress at all."
+    )
+    return _table("setting", "How far the numbers reach", rows, rows, caption, results)
+
+
+def all_exhibits(results: Results) -> dict[str, Exhibit]:
+    """In the report's order, labelled "Table 1", "Figure 1", ..."""
+    makers = (
+        models,
+        distortion_rate,
+        reconstructions,
+        losses,
+        losses_table,
+        learning_curves,
+        projected_training,
+        setting,
+    )
+    labelled: dict[str, Exhibit] = {}
+    for made in filter(None, (make(results) for make in makers)):  # not every experiment has every figure
+        place = 1 + sum(one.kind == made.kind for one in labelled.values())
+        labelled[f"{made.kind} {place}"] = made
+    return labelled
+
+
+def _cells(results: Results, model: str, columns: dict[str, str]) -> tuple[dict[str, str], dict]:
+    """The row of a model: as text by title and as numbers by column; mean ± half an interval over several seeds."""
+    seeds = len(results.runs_of(model))
+    texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
+    for title, column in columns.items():
+        numbers[column], half = results.mean(model, column), results.interval(model, column)
+        texts[title] = number(numbers[column]) + (f" ± {half:.2g}" if half > 0 else "")
+        if seeds > 1:
+            numbers[f"{column}_interval"] = half
+    return texts, numbers
+
+
+def _paper_ratio(model: str) -> str:
+    ratio = paper.error_ratio(model)
+    if ratio is None:
+        return NOTHING
+    value, least, greatest = ratio
+    return f"{value:.2f} ± {(greatest - least) / 2:.2f}" if greatest > least else number(value)
+
+
+def _table(name: str, heading: str, shown: list, values: list, caption: str, results: Results) -> Exhibit:
+    if len(results.runs) > len(results.models):
+        caption += " ± is half of the 95 % t interval of a mean over seeds."
+    table = Table(pd.DataFrame(shown), pd.DataFrame(values))
+    return Exhibit(name, heading, table, caption, provenance(results, results.runs_of()))
+
+
+def _figure(name: str, heading: str, figure: figures.Figure, caption: str, results: Results, *runs: str) -> Exhibit:
+    return Exhibit(name, heading, figure, caption, provenance(results, runs or results.runs_of()))

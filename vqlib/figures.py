@@ -1,0 +1,291 @@
+"""One function per kind of figure: tables and arrays in, a matplotlib Figure out. Nothing here reads a file.
+
+Every figure is as wide as two columns of a paper. ``colours`` maps models to colours and comes from ``palette``, so
+that a model looks the same everywhere. ``save`` writes the same bytes for the same figure.
+"""
+
+import functools
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from vqlib.files import write_atomically
+from vqlib.tables import half_interval, number
+
+WIDTH = 6.9  # inches
+MOST_THUMBNAILS = 64
+RAW_BPP = 24  # of an 8-bit RGB image
+STYLE = {
+    **sns.axes_style("ticks"),
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "grid.linewidth": 0.4,
+    "lines.linewidth": 1.2,
+    "hatch.linewidth": 0.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType, embedded
+}
+KNOWN = {"vq": "#0072B2", "projected": "#D55E00", "projected_rows": "#E69F00", "identity": "#7F7F7F"}  # Okabe and Ito
+SPARE = ("#009E73", "#CC79A7", "#56B4E9", "#332288", "#882255", "#999933", "#44AA99", "#661100", "#117733", "#DDCC77")
+MARKERS = "oDs^vPX<>*"
+
+
+def palette(variants: Iterable[str]) -> dict[str, str]:
+    """A colour for every variant: fixed for known names; the others, in their order, take the spare colours
+    (Okabe-Ito, then Tol's "muted"), and lighter ones when those are used up."""
+    unknown = [name for name in variants if name not in KNOWN]
+    colours = dict(KNOWN)
+    for place, name in enumerate(unknown):
+        times, spare = divmod(place, len(SPARE))
+        mix = sns.blend_palette([SPARE[spare], "white"], 5).as_hex()
+        colours[name] = SPARE[spare] if times == 0 else mix[times]
+    return colours
+
+
+def _marker(model: str, colours: dict[str, str]) -> str:
+    """The same marker for the same model everywhere, by its place in the palette."""
+    return MARKERS[list(colours).index(model) % len(MARKERS)]
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    @functools.wraps(draw)
+    def styled(*args, **kwargs) -> Figure:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def image_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as ``png`` or ``pdf``, without date or program in it."""
+    nothing = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[kind]
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, metadata=dict.fromkeys(nothing))
+    return buffer.getvalue()
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``stem``.png and ``stem``.pdf."""
+    paths = [stem.with_suffix(f".{kind}") for kind in ("png", "pdf")]
+    for path in paths:
+        write_atomically(path, image_bytes(figure, path.suffix[1:]))
+    return paths
+
+
+@_styled
+def training_curves(history: pd.DataFrame, colours: dict[str, str], references: dict[str, dict[str, float]]) -> Figure:
+    """The paper's Figure 1: reconstruction and quantization loss (columns) in training and validation (rows).
+
+    Args:
+        history: rows of Results.history of the models to be drawn; one line per run.
+        references: the paper's values at the end, ``references[split][column]``, drawn dashed.
+    """
+    columns = {"recon_loss": "reconstruction loss (MSE)", "commitment_loss": "quantization loss (MSE)"}
+    figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey="col")
+    for row, split in zip(axes, ("train", "validation"), strict=True):
+        part = history[history["split"] == split]
+        for ax, (column, label) in zip(row, columns.items(), strict=True):
+            for (model, _), line in part.groupby(["variant", "run"], sort=False):
+                if split == "train" and column == "recon_loss":
+                    ax.plot(line["step"], line["recon_loss_max"], color=colours[model], linewidth=0.5, alpha=0.6)
+                ax.plot(line["step"], line[column], color=colours[model], **_dots(line))
+            ax.axhline(references[split][column], color="black", linewidth=0.8, linestyle="--")
+            ax.set_ylabel(label)
+            ax.set_title("training" if split == "train" else "validation", loc="left")
+            _log(ax, "y")
+            _steps(ax)
+    for ax in axes[0]:
+        ax.set_xlabel("")
+    handles = [Line2D([], [], color=colours[model], label=model) for model in dict.fromkeys(history["variant"])]
+    handles += [
+        Line2D([], [], color="dimgray", linewidth=0.5, label="highest single step of an interval"),
+        Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="the paper at its end (other data)"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+@_styled
+def learning_curves(history: pd.DataFrame, colours: dict[str, str]) -> Figure:
+    """Validation error and codebook perplexity against step, a line per model; a band spans its seeds."""
+    part = history[history["split"] == "validation"]
+    models = list(dict.fromkeys(part["variant"]))
+    figure = Figure(figsize=(WIDTH, 2.6 + 0.13 * max(0, len(models) - 12)), layout="constrained")
+    panels = {"recon_loss": "validation MSE on [-1, 1]", "perplexity": "perplexity of the codes (validation)"}
+    for ax, (column, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for place, model in enumerate(models):
+            seeds = part[part["variant"] == model].dropna(subset=[column]).groupby("step")[column]
+            line, = ax.plot(seeds.mean(), color=colours[model], marker=_marker(model, colours), markersize=3.5,
+                            markevery=(0.02 * (place % 5), 0.2))  # fmt: skip
+            ax.fill_between(seeds.mean().index, seeds.min(), seeds.max(), color=line.get_color(), alpha=0.2, lw=0)
+        ax.set_ylabel(label)
+        _log(ax, "y")
+        _steps(ax)
+    handles = [Line2D([], [], color=colours[model], marker=_marker(model, colours), markersize=3.5, label=model)
+               for model in models]  # fmt: skip
+    figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+@_styled
+def reconstructions(originals: np.ndarray, rows: dict[str, np.ndarray]) -> Figure:
+    """The paper's Figures 2 and 3: the same images (N, S, S, 3) for every row, at most 64 thumbnails in all.
+
+    Args:
+        rows: reconstructions (N, S, S, 3) by label; a label may have two lines.
+    """
+    count = len(rows) + 1
+    shown = max(1, min(10, len(originals), MOST_THUMBNAILS // count))
+    labelled = {"original": originals, **rows}
+    gap, size = max(1, originals.shape[1] // 16), originals.shape[1]
+    padding = ((0, 0), (0, gap), (0, gap), (0, 0))
+    bands = [np.pad(images[:shown], padding, constant_values=255) for images in labelled.values()]
+    mosaic = np.concatenate([np.concatenate(list(band), axis=1) for band in bands])[:-gap, :-gap]
+    longest = max(len(line) for label in labelled for line in label.split("\n"))
+    left, margin = 0.15 + 0.063 * longest, 0.03  # inches
+    scale = min((WIDTH - left - margin) / mosaic.shape[1], 0.62 / (size + gap))  # inches per pixel
+    width, height = (length * scale for length in (mosaic.shape[1], mosaic.shape[0]))
+    figure = Figure(figsize=(left + width + margin, height + 2 * margin))
+    total = figure.get_size_inches()
+    ax = figure.add_axes((left / total[0], margin / total[1], width / total[0], height / total[1]))
+    ax.imshow(mosaic, interpolation="nearest", aspect="auto")
+    ax.set_axis_off()
+    for row, label in enumerate(labelled):
+        centre = row * (size + gap) + size / 2
+        ax.text(-0.1 / scale, centre, label, ha="right", va="center", linespacing=1.35)
+    return figure
+
+
+@_styled
+def loss_bars(ours: pd.DataFrame, paper: pd.DataFrame, colours: dict[str, str]) -> Figure:
+    """The paper's Figure 5: the four losses of every model, ours above and the paper's below, each on its own axis.
+
+    Args:
+        ours, paper: columns model, loss ("reconstruction" or "quantization"), split ("train" or "test"), value;
+            several rows of one bar are its seeds. ``paper`` also has ``variant``, which gives the colour.
+    """
+    counts = [frame["model"].nunique() for frame in (ours, paper)]
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.3 * sum(counts)), layout="constrained")
+    axes = figure.subplots(2, 2, sharey="row", height_ratios=counts)
+    for row, frame, whose in zip(axes, (ours, paper), ("this experiment", "the paper, on CIFAR-10"), strict=True):
+        for ax, loss in zip(row, ("reconstruction", "quantization"), strict=True):
+            _bars(ax, frame[frame["loss"] == loss], list(dict.fromkeys(frame["model"])), colours, frame is paper)
+            ax.set_title(f"{loss}, {whose}", loc="left")
+        row[1].tick_params(axis="y", length=0)
+    axes[1, 0].set_xlabel("reconstruction loss (MSE on [-1, 1])")
+    axes[1, 1].set_xlabel("quantization loss (mean squared $z_q - z_e$)")
+    handles = [
+        Patch(facecolor="dimgray", edgecolor="dimgray", label="test"),
+        Patch(facecolor="lightgray", edgecolor="dimgray", label="train"),
+        Patch(facecolor="white", edgecolor="dimgray", hatch="/////", label="the paper's, read off its bars"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _bars(ax: Axes, frame: pd.DataFrame, models: list[str], colours: dict[str, str], hatched: bool) -> None:
+    for (model, split), bar in frame.dropna(subset=["value"]).groupby(["model", "split"], sort=False):
+        colour = colours[bar["variant"].iloc[0] if hatched else model]
+        middle = models.index(model) + (-0.19 if split == "test" else 0.19)
+        values = bar["value"].to_numpy(dtype=float)
+        face = "white" if hatched else colour if split == "test" else sns.blend_palette([colour, "white"], 10)[6]
+        hatch = None if not hatched else "//////" if split == "test" else "///"
+        error = half_interval(values) if len(values) > 1 else None
+        ax.barh(middle, values.mean(), 0.34, facecolor=face, edgecolor=colour, hatch=hatch, linewidth=0.7,
+                xerr=error, error_kw={"linewidth": 0.8})  # fmt: skip
+        if len(values) > 1:
+            ax.plot(values, np.full(len(values), middle), ".", color="black", markersize=2.5)
+        text = f"{values.mean():.4f}" if hatched else number(float(values.mean()))  # the paper's are no more precise
+        ax.annotate(text, (max(values.max(), values.mean() + (error or 0)), middle), (3, 0),
+                    textcoords="offset points", va="center", fontsize=6.5)  # fmt: skip
+    ax.set_yticks(range(len(models)), models)
+    ax.set_ylim(len(models) - 0.5, -0.5)
+    ax.margins(x=0.16)
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.4g}"))
+
+
+@_styled
+def distortion_rate(points: pd.DataFrame, colours: dict[str, str]) -> Figure:
+    """PSNR against bits per pixel, with continuous latents at 32 and at 8 bits each.
+
+    Args:
+        points: columns model, bits (32, 8, or 0 where nothing is continuous), bpp, psnr; several rows of one model
+            and bits are its seeds.
+    """
+    models = list(dict.fromkeys(points["model"]))
+    figure = Figure(figsize=(WIDTH, 3.1 + 0.13 * max(0, len(models) - 14)), layout="constrained")
+    ax = figure.subplots()
+    for model in models:
+        own = points[points["model"] == model].dropna()
+        mean = own.groupby("bits")[["bpp", "psnr"]].mean()
+        marker, colour = _marker(model, colours), colours[model]
+        ax.plot(mean["bpp"], mean["psnr"], color=colour, linewidth=0.9, zorder=2)
+        for bits, seeds in own.groupby("bits"):
+            interval = half_interval(seeds["psnr"].to_numpy()) if len(seeds) > 1 else None
+            ax.errorbar(seeds["bpp"].mean(), seeds["psnr"].mean(), interval, color=colour, marker=marker, markersize=5,
+                        markerfacecolor="white" if bits == 8 else colour, linewidth=0.8, zorder=3)  # fmt: skip
+    ax.axvline(RAW_BPP, color="dimgray", linewidth=0.8, linestyle=":")
+    ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.02), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
+                textcoords="offset points", ha="right", va="bottom", color="dimgray", fontsize=6.5)  # fmt: skip
+    _log(ax, "x")
+    ax.grid(which="major", alpha=0.5)
+    ax.margins(y=0.1)
+    ax.set_xlabel("bits per pixel (nominal)")
+    ax.set_ylabel("PSNR (dB) on the test split")
+    handles = [Line2D([], [], color=colours[model], marker=_marker(model, colours), markersize=5, label=model)
+               for model in models]  # fmt: skip
+    handles += [
+        Line2D([], [], color="black", linestyle="", marker="o", markersize=5, label="codes alone, or 32-bit latents"),
+        Line2D([], [], color="black", linestyle="", marker="o", markersize=5, markerfacecolor="white",
+               label="continuous latents at 8 bits"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def _log(ax: Axes, name: str) -> None:
+    """Make the axis ``x`` or ``y`` logarithmic, with plain numbers at 1, 2 and 5."""
+    ax.set(**{f"{name}scale": "log"})
+    axis = getattr(ax, f"{name}axis")
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _steps(ax: Axes) -> None:
+    ax.set_xlabel("training step")
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+
+
+def _dots(line: pd.DataFrame) -> dict:
+    """Markers where there are too few rows for a line to show them."""
+    return {"marker": ".", "markersize": 4} if len(line) <= 5 else {}

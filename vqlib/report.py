@@ -1,0 +1,106 @@
+"""The report of an experiment, from results/ and params.yaml alone: README.md, report.html, figures and tables.
+
+README.md is the one source; report.html is made from it. Nothing depends on time or place: the same results give the
+same bytes.
+"""
+
+from pathlib import Path
+
+from vqlib.exhibit import Exhibit
+from vqlib.exhibits import all_exhibits
+from vqlib.figures import image_bytes
+from vqlib.files import write_atomically
+from vqlib.findings import fill_in
+from vqlib.html import page
+from vqlib.params import ROOT, experiment_names
+from vqlib.results import Results, load_results
+from vqlib.tables import Table, plain
+
+JUDGES_NOTHING = """\
+This experiment shows how things work and judges nothing. Its images are crops of a few photographs, its network is
+narrow and its training short, so neither an error nor a ratio in it says anything about the paper's claims; the
+experiments on ImageNet's images are for those.
+"""
+
+
+def write_report(experiment: str, root: Path = ROOT) -> Path:
+    """Write reports/<experiment>/ and return that folder. Files of an earlier report that this one lacks are removed.
+
+    Raises:
+        ParameterError: there is no such experiment.
+        ReportError: results are missing or damaged, or FINDINGS.md asks for a number that they do not hold.
+    """
+    results = load_results(experiment, root)
+    exhibits = all_exhibits(results)
+    markdown = report_markdown(results, exhibits)
+    files: dict[str, bytes] = {"README.md": markdown.encode()}
+    for exhibit in exhibits.values():
+        if isinstance(exhibit.content, Table):
+            table = exhibit.content
+            for kind, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
+                files[f"tables/{exhibit.name}.{kind}"] = text.encode()
+        else:
+            for kind in ("png", "pdf"):
+                files[f"figures/{exhibit.name}.{kind}"] = image_bytes(exhibit.content, kind)
+    files["tables/runs.csv"] = results.runs.to_csv(index=False, lineterminator="\n").encode()
+    images = {name: content for name, content in files.items() if name.endswith(".png")}
+    files["report.html"] = page(results.experiment.title, markdown, images).encode()
+
+    folder = results.experiment.reports
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    for path in [*folder.glob("figures/*"), *folder.glob("tables/*")]:
+        if path.relative_to(folder).as_posix() not in files:
+            path.unlink()
+    return folder
+
+
+def report_markdown(results: Results, exhibits: dict[str, Exhibit]) -> str:
+    """The text of the report; ``exhibits`` by label, as ``all_exhibits`` returns them."""
+    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), findings(results)]
+    parts += [f"## {exhibit.heading}\n\n{exhibit.markdown(label)}" for label, exhibit in exhibits.items()]
+    parts.append(
+        "## Files\n\n"
+        "[figures/](figures/) holds every figure as PNG and PDF, [tables/](tables/) every table as CSV, LaTeX and "
+        "Markdown. tables/runs.csv has every number of every run.\n"
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def describe(results: Results) -> str:
+    """What the experiment is, in one paragraph."""
+    experiment = results.experiment
+    data, size = experiment.data, experiment.data.image_size
+
+    def told(column: str) -> str:
+        return " or ".join(plain(value) for value in dict.fromkeys(results.runs[column]))
+
+    return (
+        f"Experiment `{experiment.name}`: {len(results.models)} models in {len(results.runs)} runs, each trained for "
+        f"{told('provenance.steps')} steps of {told('provenance.batch_size')} images and tested on "
+        f"{told('test.images')} others. Data: `{data.source}`, {told('provenance.train_images')} training images of "
+        f"{size} x {size} pixels (resizing `{data.resize}`). Network: width {told('provenance.width')}, "
+        f"{experiment.network.num_embeddings} codes unless a variant sets its own. Hardware: "
+        f"{told('provenance.hardware')}. All that stands here is drawn from `results/{experiment.name}/` and the "
+        "experiment's `params.yaml`.\n"
+    )
+
+
+def missing_runs(results: Results) -> str:
+    """One line that names the runs without results, empty when there are none."""
+    if not results.missing:
+        return ""
+    lacking = ", ".join(f"`{run}` (no {', '.join(files)})" for run, files in results.missing.items())
+    return f"**Missing, and so not in this report:** {lacking}.\n"
+
+
+def findings(results: Results) -> str:
+    """experiments/<name>/FINDINGS.md with its placeholders filled in; for the root, that it judges nothing."""
+    experiment = results.experiment
+    path = experiment.root / "experiments" / experiment.name / "FINDINGS.md"
+    if path.is_file():
+        text = fill_in(path.read_text(), results, f"experiments/{experiment.name}/FINDINGS.md").strip() + "\n"
+        return text if text.startswith("#") else f"## Findings\n\n{text}"
+    if experiment.name == experiment_names(experiment.root)[0]:
+        return f"## What it shows\n\n{JUDGES_NOTHING}"
+    return "## Findings\n\nNone have been written down yet: the numbers below stand without a judgement.\n"

@@ -1,0 +1,69 @@
+"""Tables as Markdown, CSV and LaTeX; the one way in which a number is printed, and its interval over seeds."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+NOTHING = "–"  # printed where a number does not exist
+LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "±": r"$\pm$",
+         "–": "--", "×": r"$\times$"}  # fmt: skip
+
+
+def number(value: float | int | None) -> str:
+    """Four significant digits, in full notation from 1e-4 to 1e7; an integer in full; a dash for nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NOTHING
+    if isinstance(value, int) or value == 0:
+        return f"{value:,.0f}"
+    if not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.3e}"
+    magnitude = int(f"{abs(value):.3e}".partition("e")[2])  # of the rounded value: 9.9999 is 10.00
+    return f"{value:,.{max(0, 3 - magnitude)}f}"
+
+
+def plain(value: object) -> str:
+    """A setting as text: without the trailing zeros that a measured number has."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else NOTHING if value is None else str(value)
+
+
+def half_interval(values: np.ndarray) -> float:
+    """Half the 95 % confidence interval of the mean of ``values``, NaN for fewer than two."""
+    count = len(values)
+    return float(stdtrit(count - 1, 0.975) * values.std(ddof=1) / count**0.5) if count > 1 else float("nan")
+
+
+@dataclass(frozen=True)
+class Table:
+    """``shown`` holds the text of every cell, the first column naming the row; ``values`` the numbers behind it."""
+
+    shown: pd.DataFrame
+    values: pd.DataFrame
+
+    def markdown(self) -> str:
+        rule = [":--", *["--:"] * (self.shown.shape[1] - 1)]
+        rows = [self.shown.columns, rule, *self.shown.itertuples(index=False)]
+        return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+    def latex(self) -> str:
+        """For the package booktabs."""
+        head, *body = (
+            " & ".join(_latex(cell) for cell in row) + r" \\"
+            for row in [self.shown.columns, *self.shown.itertuples(index=False)]
+        )
+        columns = "l" + "r" * (self.shown.shape[1] - 1)
+        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+        return "\n".join([*lines, r"\end{tabular}", ""])
+
+    def csv(self) -> str:
+        return self.values.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+
+
+def _latex(cell: str) -> str:
+    plain = cell.removeprefix("`").removesuffix("`")
+    text = "".join(LATEX.get(character, character) for character in plain)
+    return rf"\texttt{{{text}}}" if plain != cell else text
