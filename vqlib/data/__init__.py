@@ -1,4 +1,4 @@
-"""Images in, through one door: ``prepare`` a source once, ``open_split`` it for training, ``verify`` every byte of it."""
+"""Images in, through one door: ``prepare`` a source once, ``open_split`` it to train, ``verify`` every byte of it."""
 
 from vqlib.data.checks import verify
 from vqlib.data.reader import Split, open_split

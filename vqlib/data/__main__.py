@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished chunks are kept, and the same command goes on from there", file=sys.stderr)
+        return 130
     counts = ", ".join(f"{name} {split['count']:,}" for name, split in manifest["splits"].items())
     dropped = sum(map(len, manifest["dropped"].values()))
     print(f"{counts}; {dropped} images dropped; digest {manifest['digest'][:12]}")

@@ -9,10 +9,13 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqlib.data.images import BadImageError, to_array
+from vqlib.data.reader import CHUNK
 from vqlib.data.sources import Item
+from vqlib.data.system import sync
 from vqlib.errors import DataError
 
 
@@ -21,9 +24,8 @@ class Job(NamedTuple):
 
     split: str
     number: int  # of the chunk in its split
-    path: str
-    offset: int  # bytes
-    size: int  # pixels
+    path: Path  # of the array that it goes into
+    image_size: int
     resize: str
     items: list[Item]
     read: Callable[[Any], bytes]
@@ -40,15 +42,15 @@ class Written(NamedTuple):
 def write_chunk(job: Job) -> Written:
     """Read, decode and resize each image, write it to its place, and return once the disk has them all."""
     total, odd, dropped = hashlib.sha256(), {}, {}
-    first = job.offset // (job.size * job.size * 3)
+    first = job.number * CHUNK
     handle = os.open(job.path, os.O_WRONLY)
     try:
-        offset = job.offset
+        offset = first * job.image_size**2 * 3  # bytes
         for position, item in enumerate(job.items, start=first):
             try:
-                image, kinds = to_array(job.read(item.place), item.name, job.size, job.resize)
+                image, kinds = to_array(job.read(item.place), item.name, job.image_size, job.resize)
             except BadImageError as error:
-                dropped[f"{item.wnid}/{item.name}"] = str(error)
+                dropped[item.key] = str(error)
                 continue
             if dropped:
                 continue  # the chunk will be made again without them
@@ -59,7 +61,7 @@ def write_chunk(job: Job) -> Written:
             while content:
                 written = os.pwrite(handle, content, offset)
                 content, offset = content[written:], offset + written
-        os.fdatasync(handle)
+        sync(handle)
     finally:
         os.close(handle)
     return Written(None, {}, dropped) if dropped else Written(total.hexdigest(), odd, {})
@@ -88,8 +90,10 @@ def write_chunks(jobs: Iterable[Job], workers: int, finished: Callable[[Job, Wri
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 finished(running.pop(future), future.result())
     except BrokenProcessPool:
-        raise DataError("a worker process of prepare died (killed, or out of memory); finished chunks are kept: "
-                        "start again, with fewer workers if memory was short") from None  # fmt: skip
+        raise DataError(
+            "a worker process of prepare died (killed, or out of memory); finished chunks are kept: "
+            "start again, with fewer workers if memory was short"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

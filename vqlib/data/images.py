@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, features
 
-MAX_PIXELS = 2**26  # of a decoded or resized picture; ImageNet's largest has 61 million
+MAX_PIXELS = 2**26  # of a decoded or resized picture: 200 MB; headers of hostile files claim more
 MODES = ("RGB", "L", "CMYK", "YCbCr", "P", "PA", "RGBA", "RGBX", "LA", "1")  # convert("RGB") keeps what one sees
 
 
@@ -35,14 +35,10 @@ def decode(content: bytes, name: str) -> tuple[Image.Image, list[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
-        if picture.width * picture.height > MAX_PIXELS:
-            raise BadImageError(f"{picture.width}x{picture.height} pixels are too many")
-        picture.load()
-        odd = _oddities(picture, name)
-        return _to_rgb(picture), odd
-    except BadImageError:
-        raise
-    except MemoryError:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise BadImageError(f"{picture.width}x{picture.height} pixels are too many")
+            return _to_rgb(picture), _oddities(picture, name)
+    except (BadImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise BadImageError("not a JPEG or PNG") from None
@@ -64,6 +60,7 @@ def _oddities(picture: Image.Image, name: str) -> list[str]:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
     if picture.mode.startswith("I;16"):  # convert("RGB") would clip these to white
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode not in MODES:

@@ -1,4 +1,4 @@
-"""What of an unfinished preparation is done already: JSON lines, each on disk before the next chunk counts on it."""
+"""What of an unfinished preparation is done already: one line per chunk, each on disk before the next is written."""
 
 import json
 import os
@@ -6,33 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from vqlib.data.chunks import Job, Written
+from vqlib.data.system import sync
 from vqlib.files import digest_of
 
 
 class Journal:
-    """Chunks and dropped images noted so far. The first line says what is being made.
+    """Chunks and dropped images noted so far; ``header``, the first line, says what is being made.
 
-    A last line that a crash has torn is cut off; a line that is damaged otherwise counts as never written.
+    A line is the first half of its sha256, a space, and JSON. A line that does not fit its digest, torn by a crash or
+    damaged since, counts as never written. A journal of something else that has no other line is begun anew.
     """
 
     def __init__(self, path: Path, header: dict):
         content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        lines = [line for line in map(_parse, whole.splitlines()) if line is not None]
-        self.header = lines[0]["header"] if lines and "header" in lines[0] else None
+        lines = [parsed for line in whole.splitlines() if (parsed := _parse(line))]
+        resumed = bool(lines) and "header" in lines[0] and (len(lines) > 1 or lines[0]["header"] == header)
+        self.header: dict = lines[0]["header"] if resumed else header
         self.chunks: dict[tuple[str, int], dict] = {}
         self.dropped: dict[str, dict[str, str]] = {}
-        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        os.ftruncate(self.handle, len(whole) if self.header else 0)
-        if self.header is None:
-            self.header = header
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.ftruncate(self._handle, len(whole) if resumed else 0)
+        if resumed:
+            for line in lines[1:]:
+                self._take(line)
+        else:
             self._append({"header": header})
-            return
-        for line in lines[1:]:
-            self._take(line)
 
     def note(self, job: Job, written: Written) -> None:
-        """Take the outcome of a job."""
+        """Write down the outcome of a job."""
         line: dict[str, Any] = {"split": job.split}
         if written.dropped:
             line["dropped"] = written.dropped
@@ -46,7 +48,7 @@ class Journal:
         return self.chunks.get((job.split, job.number), {}).get("items") == items_digest(job)
 
     def close(self) -> None:
-        os.close(self.handle)
+        os.close(self._handle)
 
     def _take(self, line: dict) -> None:
         if "dropped" in line:
@@ -55,19 +57,18 @@ class Journal:
             self.chunks[line["split"], line["chunk"]] = line
 
     def _append(self, line: dict) -> None:
-        content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps(line, ensure_ascii=False)
+        content = f"{digest_of(text.encode())[:32]} {text}\n".encode()
         while content:
-            content = content[os.write(self.handle, content) :]
-        os.fdatasync(self.handle)
+            content = content[os.write(self._handle, content) :]
+        sync(self._handle)
 
 
 def items_digest(job: Job) -> str:
     """Which images a chunk holds."""
-    return digest_of("".join(f"{item.wnid}/{item.name}\n" for item in job.items).encode())
+    return digest_of("".join(f"{item.key}\n" for item in job.items).encode())
 
 
 def _parse(line: bytes) -> dict | None:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+    digest, _, text = line.partition(b" ")
+    return json.loads(text) if digest.decode("ascii", "replace") == digest_of(text)[:32] else None

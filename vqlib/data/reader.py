@@ -1,8 +1,8 @@
 """The prepared array, opened. Training depends on this file alone of the package, so it changes seldom.
 
-A prepared folder holds ``manifest.json`` and, per split, ``<split>.u8`` (uint8, N x H x W x 3, nothing else in the file)
-and ``<split>.labels.npy`` (int64). The manifest gives a sha256 for every ``CHUNK`` images, one for the labels, and,
-as its last entry, one over all of its own bytes before it, which names the prepared data.
+A prepared folder holds ``manifest.json`` and, per split, ``<split>.u8`` (uint8, N x H x W x 3, nothing else) and
+``<split>.labels.npy`` (int64). The manifest gives a sha256 for every ``CHUNK`` images, one for the labels, and, as its
+last entry, one over all of its own bytes before it, which names the prepared data.
 """
 
 import hashlib
@@ -43,16 +43,20 @@ def open_split(folder: Path, name: str, image_size: int | None = None) -> Split:
         raise DataError(f"split {name!r} is not known; it may be one of {', '.join(SPLITS)}")
     manifest = read_manifest(folder)
     if image_size not in (None, manifest["image_size"]):
-        raise DataError(f"{folder} holds images of {manifest['image_size']} px, asked for were {image_size} px; "
-                        "delete the folder and prepare again, or set data.image_size back")  # fmt: skip
+        raise DataError(
+            f"{folder} holds images of {manifest['image_size']} px, asked for were {image_size} px; "
+            "delete the folder and prepare again, or set data.image_size back"
+        )
     described = manifest["splits"][name]
     images = map_images(folder, name, manifest)
     for number in random.Random().sample(
         range(len(described["chunks"])), min(SAMPLED_CHUNKS, len(described["chunks"]))
     ):
         if chunk_digest(images, number) != described["chunks"][number]:
-            raise DataError(f"{folder / name}.u8 is damaged in chunk {number}; "
-                            f"`python -m vqlib.data verify {folder}` lists all damage")  # fmt: skip
+            raise DataError(
+                f"{folder / name}.u8 is damaged in chunk {number}; "
+                f"`python -m vqlib.data verify {folder}` lists all damage"
+            )
     return Split(name, images, read_labels(folder, name, manifest), manifest["classes"], manifest["digest"])
 
 
@@ -66,16 +70,21 @@ def read_manifest(folder: Path) -> dict:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: run the prepare stage first (`dvc repro`, or "
-                        f"`python -m vqlib.data prepare {path.parent.name}`)") from None  # fmt: skip
-    body, _, tail = raw.rpartition(b',\n "digest": "')
-    if tail != seal(body)[-len(tail) :] or seal(body) != raw:
-        raise DataError(f"{path} is damaged: its digest does not fit; delete it and prepare again, "
-                        "which makes anew only what is damaged")  # fmt: skip
+        raise DataError(
+            f"{path} is missing: run the prepare stage first (`dvc repro`, or "
+            f"`python -m vqlib.data prepare {path.parent.name}`)"
+        ) from None
+    if seal(raw.rpartition(b',\n "digest": "')[0]) != raw:
+        raise DataError(
+            f"{path} is damaged: its digest does not fit; delete it and prepare again, "
+            "which makes anew only what is damaged"
+        )
     manifest = json.loads(raw)
     if manifest["format"] != FORMAT:
-        raise DataError(f"{path} is of format {manifest['format']}, this program reads {FORMAT}; "
-                        f"delete {path.parent} and prepare again")  # fmt: skip
+        raise DataError(
+            f"{path} is of format {manifest['format']}, this program reads {FORMAT}; "
+            f"delete {path.parent} and prepare again"
+        )
     return manifest
 
 
@@ -90,8 +99,10 @@ def map_images(folder: Path, name: str, manifest: dict) -> np.ndarray:
     shape = (manifest["splits"][name]["count"], size, size, 3)
     expected, found = int(np.prod(shape)), path.stat().st_size if path.is_file() else None
     if found != expected:
-        raise DataError(f"{path} {'is missing' if found is None else f'has {found:,} bytes'}, {expected:,} bytes belong "
-                        f"there; delete {folder / 'manifest.json'} and prepare again")  # fmt: skip
+        state = "is missing" if found is None else f"has {found:,} bytes"
+        raise DataError(
+            f"{path} {state}, {expected:,} bytes belong there; delete {folder / 'manifest.json'} and prepare again"
+        )
     return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
 
 

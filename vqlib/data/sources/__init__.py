@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vqlib.errors import DataError
 from vqlib.params import Data
 
-MAX_BYTES = 64 * 2**20  # of one image file; ImageNet's largest has 15 MB
+MAX_BYTES = 64 * 2**20  # of one image file; a larger one is no image of ImageNet's
 
 
 class Item(NamedTuple):
@@ -25,10 +25,14 @@ class Item(NamedTuple):
     identity: str  # what tells another file of the same name without reading images: its size, or a digest
     place: Any  # what Source.read needs to find it
 
+    @property
+    def key(self) -> str:
+        return f"{self.wnid}/{self.name}"
+
 
 @dataclass(frozen=True)
 class Source:
-    """What a layout holds: items per split, ordered by (wnid, name). A source without "validation" has it carved out."""
+    """Items per split, ordered by (wnid, name). "validation" may lack: it is carved from "train"."""
 
     classes: list[str]  # sorted; a label is the index in this list
     items: dict[str, list[Item]]
@@ -48,8 +52,10 @@ def resolve(data: Data, root: Path) -> Source:
         items["train"], items["validation"] = carve_validation(train, data.validation_every)
     for split in ("train", "validation", "test"):
         if not items[split]:
-            raise DataError(f"{data.source} has no {split} images with limit {data.limit} and "
-                            f"validation_every {data.validation_every}; raise data.limit")  # fmt: skip
+            raise DataError(
+                f"{data.source} has no {split} images with limit {data.limit} and "
+                f"validation_every {data.validation_every}; raise data.limit"
+            )
     return replace(source, items=items)
 
 

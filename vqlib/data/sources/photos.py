@@ -1,7 +1,7 @@
 """The colour photographs that ship inside scikit-image's wheel, cut into square crops: no download, one class.
 
 Taken are all of its everyday colour photographs; its other colour pictures are drawings, or were taken through a
-microscope, an ophthalmoscope or a space telescope. Split by photograph, the two pictures of the stereo pair on one side.
+microscope, an ophthalmoscope or a space telescope. Split by photograph, both pictures of the stereo pair on one side.
 The same crops are cut at every image size: they depend on the photographs alone.
 """
 
@@ -19,11 +19,11 @@ from vqlib.files import digest_of
 from vqlib.params import Data
 
 PHOTOGRAPHS = {
-    "train": ("astronaut.png", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"),
-    "validation": ("coffee.png",),
-    "test": ("chelsea.png",),
+    "train": ("coffee.png", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"),
+    "validation": ("chelsea.png",),
+    "test": ("astronaut.png",),
 }
-SCALES = tuple(Fraction(1, n) for n in (5, 4, 3, 2)) + (Fraction(3, 4),)  # of the photograph's short side
+SCALES = (Fraction(1, 5), Fraction(1, 4), Fraction(1, 3), Fraction(1, 2), Fraction(3, 4))  # of the short side
 STEPS = 4  # neighbouring crops are a fourth of their side apart
 
 

@@ -23,14 +23,17 @@ WNID = re.compile(r"n\d{8}")
 def find(data: Data, root: Path) -> Source:
     """List the zip at ``data.path``, or the folder there or at the same path without ``.zip``."""
     if data.path is None:
-        raise ParameterError("data.path is null; for the source tiny_imagenet it must be a path such as "
-                             "data/raw/tiny-imagenet-200.zip")  # fmt: skip
+        raise ParameterError(
+            "data.path is null; for the source tiny_imagenet it must be a path such as data/raw/tiny-imagenet-200.zip"
+        )
     path = raw_path(data.path, root)
     if not path.exists() and path.with_suffix("").is_dir():
         path = path.with_suffix("")
     if not path.exists():
-        raise DataError(f"{path} is missing: put Tiny ImageNet there, the zip or its folder ({GET_IT}), or let the "
-                        "environment variable VQLIB_RAW name the folder that holds it in place of data/raw")  # fmt: skip
+        raise DataError(
+            f"{path} is missing: put Tiny ImageNet there, the zip or its folder ({GET_IT}), or let the "
+            "environment variable VQLIB_RAW name the folder that holds it in place of data/raw"
+        )
     tree = open_tree(path, inside="train/")
     train = _train(tree)
     test = _test(tree, set(train))
@@ -44,8 +47,10 @@ def _train(tree: Tree) -> dict[str, list[Item]]:
         match = TRAIN.fullmatch(file)
         wnid, name = match.groups() if match else (None, None)
         if not match or not WNID.fullmatch(wnid) or (name and not re.fullmatch(rf"{wnid}_\d+\.JPEG", name)):
-            raise DataError(f"{tree.path}: {file} does not belong there; "
-                            "expected are train/<wnid>/images/<wnid>_<number>.JPEG alone")  # fmt: skip
+            raise DataError(
+                f"{tree.path}: {file} does not belong there; "
+                "expected are train/<wnid>/images/<wnid>_<number>.JPEG alone"
+            )
         if name:
             classes[wnid].append(tree.item(wnid, name, file))
     expected = set(tree.read("wnids.txt").decode("utf-8", "replace").split()) if "wnids.txt" in tree.sizes else None
@@ -60,7 +65,7 @@ def _test(tree: Tree, classes: set[str]) -> list[Item]:
     lines = tree.read("val/val_annotations.txt").decode("utf-8", "replace").splitlines()
     wnid_of = {}
     for number, line in enumerate(lines, start=1):
-        name, wnid = (line.split("\t") + [""])[:2]
+        name, wnid = [*line.split("\t"), ""][:2]
         if not WNID.fullmatch(wnid) or name in wnid_of:
             raise DataError(
                 f"{tree.path}: val/val_annotations.txt, line {number}: {line[:60]!r} is no new file and wnid"

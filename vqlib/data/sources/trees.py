@@ -41,8 +41,10 @@ def open_tree(path: Path, inside: str) -> Tree:
     tops = {top for top in tops if top.count("/") == 0 or (top.count("/") == 1 and top.endswith("/"))}
     if len(tops) != 1:
         found = sorted({name.split("/")[0] for name in sizes})
-        raise DataError(f"{path}: expected one folder {inside} at the top or one folder down, found {len(tops)}; "
-                        f"at the top lie {', '.join(found[:5]) or 'no files'}")  # fmt: skip
+        raise DataError(
+            f"{path}: expected one folder {inside} at the top or one folder down, found {len(tops)}; "
+            f"at the top lie {', '.join(found[:5]) or 'no files'}"
+        )
     top = tops.pop()
     under = {name.removeprefix(top): size for name, size in sizes.items() if name.startswith(top)}
     return Tree(path, top, under, functools.partial(read_file if path.is_dir() else read_member, str(path)))
@@ -60,7 +62,7 @@ def read_member(path: str, name: str) -> bytes:
     Raises:
         DataError: the member is damaged.
     """
-    archive = _archive(path)
+    archive = _archive(path, os.stat(path).st_mtime_ns)
     info = archive.getinfo(name)
     try:
         with archive.open(info) as member:
@@ -75,7 +77,8 @@ def read_member(path: str, name: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=2)
-def _archive(path: str) -> zipfile.ZipFile:
+def _archive(path: str, modified: int) -> zipfile.ZipFile:
+    """An open zip, kept open; ``modified`` makes a replaced file another one."""
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError) as error:
@@ -85,7 +88,7 @@ def _archive(path: str) -> zipfile.ZipFile:
 
 def _zip_sizes(path: Path) -> dict[str, int]:
     sizes = {}
-    for info in _archive(str(path)).infolist():
+    for info in _archive(str(path), path.stat().st_mtime_ns).infolist():
         if info.is_dir() or _is_clutter(info.filename):
             continue
         if info.filename in sizes:
