@@ -12,6 +12,8 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from vqlib.data.images import BadImageError, to_array
 from vqlib.data.reader import CHUNK
 from vqlib.data.sources import Item
@@ -28,7 +30,7 @@ class Job(NamedTuple):
     image_size: int
     resize: str
     items: list[Item]
-    read: Callable[[Any], bytes]
+    read: Callable[[Any], bytes | Image.Image]
 
 
 class Written(NamedTuple):

@@ -110,7 +110,7 @@ def _crop(picture: Image.Image, left: int, upper: int, size: int) -> Image.Image
     return picture.crop((left, upper, left + size, upper + size))
 
 
-def to_array(content: bytes, name: str, size: int, resize: str) -> tuple[np.ndarray, list[str]]:
-    """(size, size, 3) uint8 and what is odd about the file. Raises BadImageError."""
-    picture, odd = decode(content, name)
+def to_array(content: bytes | Image.Image, name: str, size: int, resize: str) -> tuple[np.ndarray, list[str]]:
+    """(size, size, 3) uint8, and what is odd about the file; an RGB picture is taken as it is. Raises BadImageError."""
+    picture, odd = (content, []) if isinstance(content, Image.Image) else decode(content, name)
     return np.asarray(PROTOCOLS[resize](picture, size)), odd

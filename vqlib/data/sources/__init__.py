@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from vqlib.errors import DataError
 from vqlib.params import Data
 
@@ -36,7 +38,7 @@ class Source:
 
     classes: list[str]  # sorted; a label is the index in this list
     items: dict[str, list[Item]]
-    read: Callable[[Any], bytes]  # place -> the bytes of an image file; runs in worker processes, so it can be pickled
+    read: Callable[[Any], bytes | Image.Image]  # place -> an image file, or RGB; runs in workers, so it can be pickled
 
 
 def resolve(data: Data, root: Path) -> Source:

@@ -7,7 +7,6 @@ The same crops are cut at every image size: they depend on the photographs alone
 
 import functools
 import importlib.util
-import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -59,12 +58,9 @@ def grid(width: int, height: int, side: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def read(place: tuple[str, tuple[int, int, int, int]]) -> bytes:
-    """One crop as a PNG."""
+def read(place: tuple[str, tuple[int, int, int, int]]) -> Image.Image:
     path, box = place
-    buffer = io.BytesIO()
-    _photograph(path).crop(box).save(buffer, "PNG", compress_level=0)
-    return buffer.getvalue()
+    return _photograph(path).crop(box)
 
 
 @functools.lru_cache(maxsize=8)
