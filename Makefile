@@ -49,11 +49,11 @@ lock:
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis vqlib.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
-	@echo 'Kept: what you put into data/raw, what was computed (data/prepared, runs, results, reports, checkpoints), .dvc/cache'
+	@echo 'Kept: data, and what was computed: runs, results, reports, build, checkpoints, .dvc/cache'
 
 checked:
-	@test -e .git || { echo 'vqlib: this folder is no git clone, and DVC needs one: git clone the repository instead of downloading it' >&2; exit 1; }
-	@test -f '$(pipeline)' || { echo 'vqlib: EXPERIMENT=$(EXPERIMENT): there is no $(pipeline); it may be one of' $(experiments) >&2; exit 1; }
+	@test -e .git || { echo 'vqlib: this folder is no git clone, and DVC needs one; use git clone, not a download' >&2; exit 1; }
+	@test -f '$(pipeline)' || { echo 'vqlib: EXPERIMENT may be one of: $(experiments); there is no $(pipeline)' >&2; exit 1; }
 
 .venv:
 	@sh tools/venv.sh

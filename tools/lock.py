@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # every pinned package has a wheel for these, or is pure Python
 HEADER = """\
 # Written by `make lock` from pyproject.toml, its tests' requirements and its build backend; not by hand.
-# Exact versions with the digests of their files. `make` installs them on these platforms, which tools/venv.sh reads here:
+# Exact versions with the digests of their files, for these platforms; tools/venv.sh reads the list:
 {platforms}
 """
 CONDA = """\

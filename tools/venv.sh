@@ -11,7 +11,9 @@ fail() {
 }
 
 describe() {
-    "$1" -c 'import platform as p, sys; print(" ".join((p.system(), p.machine(), p.python_implementation(), "%d.%d" % sys.version_info[:2])))' 2>/dev/null
+    "$1" -c 'import platform, sys
+name = platform.system(), platform.machine(), platform.python_implementation(), "%d.%d" % sys.version_info[:2]
+print(" ".join(name))' 2>/dev/null
 }
 
 python=${PYTHON:-.venv/bin/python}
@@ -22,7 +24,7 @@ case ${platform##* } in
 esac
 locked() { grep -qxF "#   $platform" requirements.lock; }
 
-made_for="$PWD, $platform, $(cksum <requirements.lock)"
+made_for="$(pwd -P), $platform, $(cksum <requirements.lock)"
 if [ "$(cat .venv/made-for 2>/dev/null)" != "$made_for" ]; then
     "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python has no venv; on Debian: apt install python3-venv"
     rm -f .venv/made-for .venv/pyproject.toml
@@ -30,7 +32,8 @@ if [ "$(cat .venv/made-for 2>/dev/null)" != "$made_for" ]; then
     if locked; then
         echo "vqlib: installing requirements.lock into .venv: 3 GB to download, 6 GB on disk"
         # The build backend comes first, so that the one package without a wheel is built with it and fetches no other.
-        sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock | .venv/bin/python -m pip install --require-hashes -r /dev/stdin
+        sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock |
+            .venv/bin/python -m pip install --require-hashes -r /dev/stdin
         .venv/bin/python -m pip install --require-hashes --no-build-isolation -r requirements.lock
     fi
     echo "$made_for" >.venv/made-for
