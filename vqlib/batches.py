@@ -1,5 +1,6 @@
 """Prepared images as batches on the device that computes."""
 
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +15,9 @@ class Images:
     def __init__(self, split: Split, device: torch.device):
         self.array, self.device = split.images, device
         room = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
-        self.resident = torch.from_numpy(self.array).to(device) if self.array.nbytes <= room else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor is it written to
+            self.resident = torch.from_numpy(self.array).to(device) if self.array.nbytes <= room else None
 
     def __len__(self) -> int:
         return len(self.array)

@@ -149,6 +149,7 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
     described = _mapping(content, "experiment", file)
     if described.get("name") != name:
         raise ParameterError(f"{file}: experiment.name is {described.get('name')!r}; it must be {name!r}")
+    _refuse_unknown(described, ["name", "title", "data", "network", "training"], f"{file}: experiment")
     entries = _mapping(content, "runs", file)
     experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
     variants = load_variants(root)

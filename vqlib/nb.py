@@ -1,0 +1,136 @@
+"""Notebooks in a pipeline: stripped copies in, reproducible executed copies out.
+
+``strip`` writes copies without outputs, so that saving a notebook in JupyterLab re-runs nothing. ``run`` executes one
+through papermill and takes out of the executed copy whatever changes from one run to the next.
+"""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from vqlib import errors
+from vqlib.errors import ParameterError, UserError
+from vqlib.files import write_atomically
+from vqlib.params import ROOT, load_experiment, nearest
+
+PARAMETER = re.compile(r"[a-z][a-z0-9_]*")  # papermill writes the name into code, so nothing else may be one
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """A copy with sources, cell types, ids and tags alone: no outputs, counts or editor's metadata."""
+    cells = []
+    for cell in notebook.cells:
+        kept = NotebookNode(id=cell.id, cell_type=cell.cell_type, metadata=NotebookNode(), source=cell.source)
+        if cell.metadata.get("tags"):
+            kept.metadata["tags"] = list(cell.metadata.tags)
+        if cell.cell_type == "code":
+            kept |= {"outputs": [], "execution_count": None}
+        cells.append(kept)
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    metadata = NotebookNode(kernelspec=kernel, language_info={"name": "python"})
+    return NotebookNode(cells=cells, metadata=metadata, nbformat=4, nbformat_minor=5)
+
+
+def scrub(executed: NotebookNode) -> NotebookNode:
+    """The executed notebook as the same code and data always make it.
+
+    Times, papermill's metadata and random cell ids go; so does standard error, where progress is shown; pieces of
+    standard output, which arrive cut at random places, are joined.
+    """
+    clean = strip(executed)
+    for number, (cell, ran) in enumerate(zip(clean.cells, executed.cells, strict=True)):
+        cell["id"] = f"cell-{number:02d}"
+        if cell.cell_type != "code":
+            continue
+        cell["execution_count"] = ran.execution_count
+        for output in ran.outputs:
+            if output.output_type == "stream" and output.name == "stderr":
+                continue
+            last = cell.outputs[-1] if cell.outputs else None
+            if output.output_type == "stream" and last is not None and last.output_type == "stream":
+                last["text"] += output.text
+            else:
+                cell.outputs.append(output)
+    return clean
+
+
+def to_bytes(notebook: NotebookNode) -> bytes:
+    """As it is written everywhere here: one layout, so that equal notebooks are equal files."""
+    return (nbformat.writes(notebook, version=4) + "\n").encode()
+
+
+def read(path: Path) -> NotebookNode:
+    """Raises UserError for a file that is missing or no notebook."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (FileNotFoundError, ValueError, nbformat.reader.NotJSONError) as error:
+        raise UserError(f"{path}: not a notebook ({type(error).__name__}); it must be a readable .ipynb file") from None
+
+
+def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
+    """Execute ``source`` with ``parameters`` (text only) from the repository's root; write the scrubbed copy.
+
+    An executed copy that failed stays beside the target as ``<name>.failed.ipynb``.
+
+    Raises:
+        UserError: a parameter is not one of the notebook's, names no experiment or run, or the notebook raised one.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    known = papermill.inspect_notebook(str(source))
+    for name in parameters:
+        if not PARAMETER.fullmatch(name) or name not in known:
+            raise ParameterError(f"{source.name}: {name!r} is no parameter of it{nearest(name, known)}")
+    if "experiment" in parameters:
+        experiment = load_experiment(parameters["experiment"])
+        if "run" in parameters:
+            experiment.run(parameters["run"])
+
+    os.environ["VQLIB_PIPELINE"] = "1"  # progress in lines; see vqlib.progress
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = target.with_suffix(".failed.ipynb")
+    try:
+        executed = papermill.execute_notebook(
+            str(source), str(working), parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
+            stdout_file=sys.stdout, stderr_file=sys.stderr, extra_arguments=["--log-level=ERROR"],
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        if isinstance(getattr(errors, error.ename, None), type):
+            raise UserError(error.evalue) from None
+        raise
+    write_atomically(target, to_bytes(scrub(executed)))
+    working.unlink()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``python -m vqlib.nb strip|run``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m vqlib.nb", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    stripping = commands.add_parser("strip", help="write copies without outputs")
+    stripping.add_argument("notebooks", nargs="+", type=Path)
+    stripping.add_argument("--to", type=Path, help="folder of the copies; without it, the notebooks themselves")
+    running = commands.add_parser("run", help="execute one through papermill")
+    running.add_argument("notebook", type=Path)
+    running.add_argument("output", type=Path)
+    running.add_argument("-r", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"))
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "run":
+            run(given.notebook, given.output, dict(given.parameters))
+        else:
+            for path in given.notebooks:
+                write_atomically(given.to / path.name if given.to else path, to_bytes(strip(read(path))))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

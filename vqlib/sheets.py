@@ -1,0 +1,51 @@
+"""Pictures of the data themselves: contact sheets, counts, one image under every resize protocol."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from vqlib.data import Split
+from vqlib.data.images import PROTOCOLS, to_array
+from vqlib.data.sources import Item, Source
+
+
+def contact_sheet(splits: list[Split], columns: int = 12, rows: int = 2) -> Figure:
+    """``rows`` times ``columns`` images of each split, evenly from its first to its last."""
+    figure, axes = plt.subplots(len(splits), 1, figsize=(columns * 0.75, len(splits) * (rows * 0.75 + 0.3)), squeeze=False)
+    for ax, split in zip(axes[:, 0], splits, strict=True):
+        chosen = np.linspace(0, len(split.images) - 1, rows * columns).round().astype(int)
+        shown = split.images[chosen]
+        tiles = shown.reshape(rows, columns, *shown.shape[1:])
+        ax.imshow(tiles.swapaxes(1, 2).reshape(rows * shown.shape[1], columns * shown.shape[2], 3))
+        ax.set_title(f"{split.name}: {len(split.images):,} images", loc="left")
+        ax.set_axis_off()
+    figure.tight_layout()
+    return figure
+
+
+def class_counts(splits: list[Split]) -> Figure:
+    """How many images the classes have: one histogram per split."""
+    figure, axes = plt.subplots(1, len(splits), figsize=(3 * len(splits), 2.4), layout="constrained", sharey=True)
+    for ax, split in zip(axes, splits, strict=True):
+        counts = np.bincount(split.labels, minlength=len(split.classes))
+        sns.histplot(x=counts, discrete=True, ax=ax, color=sns.color_palette("colorblind")[0])
+        ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        ax.set(title=split.name, xlabel="images of a class", ylabel="classes")
+    return figure
+
+
+def resized(source: Source, item: Item, image_size: int) -> dict[str, np.ndarray]:
+    """One source image under every resize protocol, (S, S, 3) uint8 each."""
+    content = source.read(item.place)
+    return {name: to_array(content, item.name, image_size, name)[0] for name in PROTOCOLS}
+
+
+def protocol_sheet(arrays: dict[str, np.ndarray]) -> Figure:
+    """The arrays of ``resized`` side by side."""
+    figure, axes = plt.subplots(1, len(arrays), figsize=(2.4 * len(arrays), 2.7), layout="constrained")
+    for ax, (name, array) in zip(axes, arrays.items(), strict=True):
+        ax.imshow(array, interpolation="nearest")
+        ax.set_title(name)
+        ax.set_axis_off()
+    return figure, arrays
