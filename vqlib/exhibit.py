@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from vqlib.figures import image_bytes
 from vqlib.html import to_html
 from vqlib.results import Results
+from vqlib.style import image_bytes
 from vqlib.tables import Table, plain
 
 SETTINGS = {

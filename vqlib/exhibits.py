@@ -5,6 +5,7 @@ import pandas as pd
 from vqlib import figures, paper
 from vqlib.exhibit import Exhibit, provenance
 from vqlib.results import Results
+from vqlib.style import palette
 from vqlib.tables import NOTHING, Table, number, plain
 
 PROJECTED = ("projected", "projected_rows")  # the text's axis and the released code's
@@ -25,10 +26,10 @@ def models(results: Results) -> Exhibit:
         "PSNR": "test.psnr",
         "SSIM": "test.ssim",
         "bpp": "rate.bpp_32bit",
-        "MSE, 8-bit": "test.mse_8bit",
-        "PSNR, 8-bit": "test.psnr_8bit",
-        "bpp, 8-bit": "rate.bpp_8bit",
-        "bpp, codes": "rate.bpp_codes",
+        "MSE at 8 bits": "test.mse_8bit",
+        "PSNR at 8 bits": "test.psnr_8bit",
+        "bpp at 8 bits": "rate.bpp_8bit",
+        "bpp, codes alone": "rate.bpp_codes",
         "perplexity": "test.perplexity",
         "codes used": "test.codebook_usage",
     }
@@ -36,21 +37,22 @@ def models(results: Results) -> Exhibit:
     for model in results.models:
         texts, numbers = _cells(results, model, measured)
         ratio = numbers["test.mse"] / results.mean("vq", "test.mse")
-        texts |= {"MSE / vq": number(ratio), "paper's": _paper_ratio(model)}
-        shown.append({title: texts[title] for title in ["model", "seeds", "MSE", "MSE / vq", "paper's", *measured]})
+        texts |= {"MSE / vq": number(ratio), "paper's MSE / vq": _paper_ratio(model)}
+        order = ["model", "seeds", "MSE", "MSE / vq", "paper's MSE / vq", *measured]
+        shown.append({title: texts[title] for title in order})
         values.append(numbers | {"mse_over_vq": ratio})
     caption = (
         "Error and rate of every model on the test split. MSE on [-1, 1]; PSNR (dB, mean over images) and SSIM after "
         "rounding to 8 bits. bpp is the nominal rate in bits per pixel, with codes of fixed length and continuous "
-        "latents as 32-bit floats; in the columns marked 8-bit they are rounded to 8 bits each; the last bpp counts "
-        "the codes alone. A raw image has 24 bpp. MSE / vq is the error over that of `vq`, and beside it the paper's "
-        f"own ratio on CIFAR-10. {TWO_AXES}"
+        "latents as 32-bit floats, or rounded to 8 bits each where it says so. A raw image has 24 bpp. MSE / vq is the "
+        "error over that of `vq`, and beside it stands the paper's own ratio on CIFAR-10. Codes used is their share. "
+        f"{TWO_AXES}"
     )
     return _table("models", "Error and rate", shown, values, caption, results)
 
 
 def distortion_rate(results: Results) -> Exhibit:
-    rows, told = [], []
+    rows, told = [], {}
     for model in results.models:
         runs = results.runs[results.runs["variant"] == model].to_dict("records")
         continuous = runs[0]["rate.bpp_32bit"] > runs[0]["rate.bpp_codes"]
@@ -58,14 +60,14 @@ def distortion_rate(results: Results) -> Exhibit:
             0: ("rate.bpp_32bit", "test.psnr")}  # fmt: skip
         rows += [(model, width, run[bpp], run[psnr]) for run in runs for width, (bpp, psnr) in bits.items()]
         bpp, psnr = (number(results.mean(model, column)) for column in bits[8 if continuous else 0])
-        told.append(f"`{model}` {psnr} dB at {bpp} bpp")
+        told[model] = f"{psnr} dB at {bpp} bpp"
     points = pd.DataFrame(rows, columns=["model", "bits", "bpp", "psnr"]).astype({"bpp": float, "psnr": float})
     caption = (
         "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. A "
-        "line joins the two precisions of a model's continuous latents. With those at 8 bits, where there are any: "
-        f"{', '.join(told)}."
+        "line joins the two precisions of a model's continuous latents."
+        f"{_listed(' With those at 8 bits, where there are any:', told)}"
     )
-    figure = figures.distortion_rate(points, figures.palette(results.variants))
+    figure = figures.distortion_rate(points, palette(results.variants))
     return _figure("distortion_rate", "Distortion against rate", figure, caption, results)
 
 
@@ -94,16 +96,15 @@ def losses(results: Results) -> Exhibit:
     frames = [pd.DataFrame(part, columns=["model", "variant", "loss", "split", "value"]).astype({"value": float})
               for part in (rows, theirs)]  # fmt: skip
     others = [model for model in results.models if model != "vq" and "vq" in results.models]
-    ratios = [f"`{model}` {number(results.mean(model, 'test.mse') / results.mean('vq', 'test.mse'))}"
-              for model in others]  # fmt: skip
-    reading = f"Test reconstruction loss over that of `vq`: {', '.join(ratios)}. " if ratios else ""
+    ratios = {model: number(results.mean(model, "test.mse") / results.mean("vq", "test.mse")) for model in others}
     _, least, greatest = paper.error_ratio("projected")
     caption = (
-        f"The four losses of every model (the paper's Figure 5). {reading}The paper's Projected-Latent over its "
+        f"The four losses of every model (the paper's Figure 5)."
+        f"{_listed(' Test reconstruction loss over that of `vq`:', ratios)} The paper's Projected-Latent over its "
         f"VQ-VAE: {least:.2f} to {greatest:.2f}, from values {paper.LOSSES_SOURCE}, ± {paper.UNCERTAINTY}. "
         f"{NOT_COMPARABLE} A model without a codebook has no quantization loss."
     )
-    figure = figures.loss_bars(*frames, figures.palette(dict.fromkeys([*results.variants, *paper.LOSSES])))
+    figure = figures.loss_bars(*frames, palette(dict.fromkeys([*results.variants, *paper.LOSSES])))
     return _figure("losses", "The four losses, beside the paper's", figure, caption, results)
 
 
@@ -129,12 +130,12 @@ def losses_table(results: Results) -> Exhibit:
 def learning_curves(results: Results) -> Exhibit:
     validation = results.history[results.history["split"] == "validation"]
     last = validation.groupby("run", sort=False).last()
-    ends = last.groupby("variant", sort=False)["recon_loss"].mean()
+    ends = last.groupby("variant", sort=False)["recon_loss"].mean().map(number).to_dict()
     caption = (
-        "Validation error and perplexity of the codes against training step; a band spans the seeds of a model. "
-        f"Validation MSE at the end: {', '.join(f'`{model}` {number(value)}' for model, value in ends.items())}."
+        "Validation error and perplexity of the codes against training step; a band spans the seeds of a model."
+        f"{_listed(' Validation MSE at the end:', ends)}"
     )
-    figure = figures.learning_curves(results.history, figures.palette(results.variants))
+    figure = figures.learning_curves(results.history, palette(results.variants))
     return _figure("learning_curves", "Learning curves", figure, caption, results)
 
 
@@ -144,21 +145,22 @@ def projected_training(results: Results) -> Exhibit | None:
     if not runs:
         return None
     history = results.history[results.history["run"].isin(runs)]
-    late = history[(history["split"] == "train") & (history["step"] > history["step"].max() / 2)]
-    peaks = []
-    for run, rows in late.groupby("run", sort=False):
+    train = history[history["split"] == "train"]
+    peaks = {}
+    for run, rows in train[train["step"] > train["step"].max() / 2].groupby("run", sort=False):
         peak, median = rows["recon_loss_max"].max(), rows["recon_loss"].median()
-        peaks.append(f"`{run}` {number(peak)} ({number(peak / median)} times the median)")
+        peaks[run] = f"{number(peak)} ({number(peak / median)} times the median)"
     columns = {"recon_loss": "reconstruction", "commitment_loss": "quantization"}
     references = {ours: {column: paper.LOSSES["projected"][theirs][loss] for column, loss in columns.items()}
                   for ours, theirs in (("train", "train"), ("validation", "test"))}  # fmt: skip
     caption = (
         "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
-        "its test split. Highest reconstruction loss of a single step in the second half of training: "
-        f"{', '.join(peaks)}. {NOT_COMPARABLE}"
+        "its test split."
+        f"{_listed(' Highest reconstruction loss of a single step in the second half of training:', peaks)} "
+        f"{NOT_COMPARABLE}"
     )
-    figure = figures.training_curves(history, figures.palette(results.variants), references)
+    figure = figures.training_curves(history, palette(results.variants), references)
     return _figure("projected_training", "The projected models in training", figure, caption, results, *runs)
 
 
@@ -211,10 +213,16 @@ def _cells(results: Results, model: str, columns: dict[str, str]) -> tuple[dict[
     texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
     for title, column in columns.items():
         numbers[column], half = results.mean(model, column), results.interval(model, column)
-        texts[title] = number(numbers[column]) + (f" ± {half:.2g}" if half > 0 else "")
+        texts[title] = number(numbers[column]) + (f" ± {number(half, digits=2)}" if half > 0 else "")
         if seeds > 1:
             numbers[f"{column}_interval"] = half
     return texts, numbers
+
+
+def _listed(opening: str, values: dict[str, str]) -> str:
+    """``opening`` and the values as a sentence; nothing when there are none, or too many to be read as one."""
+    told = ", ".join(f"`{name}` {value}" for name, value in values.items())
+    return f"{opening} {told}." if 0 < len(values) <= 8 else ""
 
 
 def _paper_ratio(model: str) -> str:
@@ -226,9 +234,10 @@ def _paper_ratio(model: str) -> str:
 
 
 def _table(name: str, heading: str, shown: list, values: list, caption: str, results: Results) -> Exhibit:
-    if len(results.runs) > len(results.models):
+    several = len(results.runs) > len(results.models)
+    if several:
         caption += " ± is half of the 95 % t interval of a mean over seeds."
-    table = Table(pd.DataFrame(shown), pd.DataFrame(values))
+    table = Table(pd.DataFrame(shown).drop(columns=[] if several else "seeds", errors="ignore"), pd.DataFrame(values))
     return Exhibit(name, heading, table, caption, provenance(results, results.runs_of()))
 
 

@@ -1,15 +1,8 @@
 """One function per kind of figure: tables and arrays in, a matplotlib Figure out. Nothing here reads a file.
 
-Every figure is as wide as two columns of a paper. ``colours`` maps models to colours and comes from ``palette``, so
-that a model looks the same everywhere. ``save`` writes the same bytes for the same figure.
+``colours`` maps models to colours and comes from ``style.palette``, so that a model looks the same everywhere.
 """
 
-import functools
-import io
-from collections.abc import Callable, Iterable
-from pathlib import Path
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -19,84 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from vqlib.files import write_atomically
+from vqlib.style import WIDTH, marker, styled
 from vqlib.tables import half_interval, number
 
-WIDTH = 6.9  # inches
 MOST_THUMBNAILS = 64
 RAW_BPP = 24  # of an 8-bit RGB image
-STYLE = {
-    **sns.axes_style("ticks"),
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
-    "font.size": 7.5,
-    "axes.titlesize": 8,
-    "axes.labelsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "grid.linewidth": 0.4,
-    "lines.linewidth": 1.2,
-    "hatch.linewidth": 0.5,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # TrueType, embedded
-}
-KNOWN = {"vq": "#0072B2", "projected": "#D55E00", "projected_rows": "#E69F00", "identity": "#7F7F7F"}  # Okabe and Ito
-SPARE = ("#009E73", "#CC79A7", "#56B4E9", "#332288", "#882255", "#999933", "#44AA99", "#661100", "#117733", "#DDCC77")
-MARKERS = "oDs^vPX<>*"
 
 
-def palette(variants: Iterable[str]) -> dict[str, str]:
-    """A colour for every variant: fixed for known names; the others, in their order, take the spare colours
-    (Okabe-Ito, then Tol's "muted"), and lighter ones when those are used up."""
-    unknown = [name for name in variants if name not in KNOWN]
-    colours = dict(KNOWN)
-    for place, name in enumerate(unknown):
-        times, spare = divmod(place, len(SPARE))
-        mix = sns.blend_palette([SPARE[spare], "white"], 5).as_hex()
-        colours[name] = SPARE[spare] if times == 0 else mix[times]
-    return colours
-
-
-def _marker(model: str, colours: dict[str, str]) -> str:
-    """The same marker for the same model everywhere, by its place in the palette."""
-    return MARKERS[list(colours).index(model) % len(MARKERS)]
-
-
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    @functools.wraps(draw)
-    def styled(*args, **kwargs) -> Figure:
-        with mpl.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-def image_bytes(figure: Figure, kind: str) -> bytes:
-    """The figure as ``png`` or ``pdf``, without date or program in it."""
-    nothing = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[kind]
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, metadata=dict.fromkeys(nothing))
-    return buffer.getvalue()
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.png and ``stem``.pdf."""
-    paths = [stem.with_suffix(f".{kind}") for kind in ("png", "pdf")]
-    for path in paths:
-        write_atomically(path, image_bytes(figure, path.suffix[1:]))
-    return paths
-
-
-@_styled
+@styled
 def training_curves(history: pd.DataFrame, colours: dict[str, str], references: dict[str, dict[str, float]]) -> Figure:
     """The paper's Figure 1: reconstruction and quantization loss (columns) in training and validation (rows).
 
@@ -130,29 +53,30 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
     return figure
 
 
-@_styled
+@styled
 def learning_curves(history: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Validation error and codebook perplexity against step, a line per model; a band spans its seeds."""
+    """Validation error and, where there are codes, perplexity against step; a band spans the seeds of a model."""
     part = history[history["split"] == "validation"]
     models = list(dict.fromkeys(part["variant"]))
     figure = Figure(figsize=(WIDTH, 2.6 + 0.13 * max(0, len(models) - 12)), layout="constrained")
     panels = {"recon_loss": "validation MSE on [-1, 1]", "perplexity": "perplexity of the codes (validation)"}
-    for ax, (column, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+    panels = {column: label for column, label in panels.items() if part[column].notna().any()}
+    for ax, (column, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for place, model in enumerate(models):
             seeds = part[part["variant"] == model].dropna(subset=[column]).groupby("step")[column]
-            line, = ax.plot(seeds.mean(), color=colours[model], marker=_marker(model, colours), markersize=3.5,
+            line, = ax.plot(seeds.mean(), color=colours[model], marker=marker(model, colours), markersize=3.5,
                             markevery=(0.02 * (place % 5), 0.2))  # fmt: skip
             ax.fill_between(seeds.mean().index, seeds.min(), seeds.max(), color=line.get_color(), alpha=0.2, lw=0)
         ax.set_ylabel(label)
         _log(ax, "y")
         _steps(ax)
-    handles = [Line2D([], [], color=colours[model], marker=_marker(model, colours), markersize=3.5, label=model)
+    handles = [Line2D([], [], color=colours[model], marker=marker(model, colours), markersize=3.5, label=model)
                for model in models]  # fmt: skip
     figure.legend(handles=handles, loc="outside right upper")
     return figure
 
 
-@_styled
+@styled
 def reconstructions(originals: np.ndarray, rows: dict[str, np.ndarray]) -> Figure:
     """The paper's Figures 2 and 3: the same images (N, S, S, 3) for every row, at most 64 thumbnails in all.
 
@@ -168,11 +92,12 @@ def reconstructions(originals: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
     mosaic = np.concatenate([np.concatenate(list(band), axis=1) for band in bands])[:-gap, :-gap]
     longest = max(len(line) for label in labelled for line in label.split("\n"))
     left, margin = 0.15 + 0.063 * longest, 0.03  # inches
-    scale = min((WIDTH - left - margin) / mosaic.shape[1], 0.62 / (size + gap))  # inches per pixel
+    scale = min((WIDTH - left - margin) / mosaic.shape[1], 0.62 / size, 8.5 / mosaic.shape[0])  # inches per pixel
     width, height = (length * scale for length in (mosaic.shape[1], mosaic.shape[0]))
-    figure = Figure(figsize=(left + width + margin, height + 2 * margin))
-    total = figure.get_size_inches()
-    ax = figure.add_axes((left / total[0], margin / total[1], width / total[0], height / total[1]))
+    total = height + 2 * margin
+    figure = Figure(figsize=(WIDTH, total))
+    start = left + (WIDTH - left - width - margin) / 2  # few columns stand in the middle
+    ax = figure.add_axes((start / WIDTH, margin / total, width / WIDTH, height / total))
     ax.imshow(mosaic, interpolation="nearest", aspect="auto")
     ax.set_axis_off()
     for row, label in enumerate(labelled):
@@ -181,7 +106,7 @@ def reconstructions(originals: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
     return figure
 
 
-@_styled
+@styled
 def loss_bars(ours: pd.DataFrame, paper: pd.DataFrame, colours: dict[str, str]) -> Figure:
     """The paper's Figure 5: the four losses of every model, ours above and the paper's below, each on its own axis.
 
@@ -227,11 +152,11 @@ def _bars(ax: Axes, frame: pd.DataFrame, models: list[str], colours: dict[str, s
     ax.set_ylim(len(models) - 0.5, -0.5)
     ax.margins(x=0.16)
     ax.set_xlim(left=0)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.4g}"))
 
 
-@_styled
+@styled
 def distortion_rate(points: pd.DataFrame, colours: dict[str, str]) -> Figure:
     """PSNR against bits per pixel, with continuous latents at 32 and at 8 bits each.
 
@@ -245,11 +170,11 @@ def distortion_rate(points: pd.DataFrame, colours: dict[str, str]) -> Figure:
     for model in models:
         own = points[points["model"] == model].dropna()
         mean = own.groupby("bits")[["bpp", "psnr"]].mean()
-        marker, colour = _marker(model, colours), colours[model]
+        colour, shape = colours[model], marker(model, colours)
         ax.plot(mean["bpp"], mean["psnr"], color=colour, linewidth=0.9, zorder=2)
         for bits, seeds in own.groupby("bits"):
             interval = half_interval(seeds["psnr"].to_numpy()) if len(seeds) > 1 else None
-            ax.errorbar(seeds["bpp"].mean(), seeds["psnr"].mean(), interval, color=colour, marker=marker, markersize=5,
+            ax.errorbar(seeds["bpp"].mean(), seeds["psnr"].mean(), interval, color=colour, marker=shape, markersize=5,
                         markerfacecolor="white" if bits == 8 else colour, linewidth=0.8, zorder=3)  # fmt: skip
     ax.axvline(RAW_BPP, color="dimgray", linewidth=0.8, linestyle=":")
     ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.02), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
@@ -259,7 +184,7 @@ def distortion_rate(points: pd.DataFrame, colours: dict[str, str]) -> Figure:
     ax.margins(y=0.1)
     ax.set_xlabel("bits per pixel (nominal)")
     ax.set_ylabel("PSNR (dB) on the test split")
-    handles = [Line2D([], [], color=colours[model], marker=_marker(model, colours), markersize=5, label=model)
+    handles = [Line2D([], [], color=colours[model], marker=marker(model, colours), markersize=5, label=model)
                for model in models]  # fmt: skip
     handles += [
         Line2D([], [], color="black", linestyle="", marker="o", markersize=5, label="codes alone, or 32-bit latents"),

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from vqlib.exhibit import Exhibit
 from vqlib.exhibits import all_exhibits
-from vqlib.figures import image_bytes
 from vqlib.files import write_atomically
 from vqlib.findings import fill_in
 from vqlib.html import page
 from vqlib.params import ROOT, experiment_names
 from vqlib.results import Results, load_results
+from vqlib.style import image_bytes
 from vqlib.tables import Table, plain
 
 JUDGES_NOTHING = """\

@@ -1,6 +1,7 @@
 """Tables as Markdown, CSV and LaTeX; the one way in which a number is printed, and its interval over seeds."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +13,16 @@ LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\
          "–": "--", "×": r"$\times$"}  # fmt: skip
 
 
-def number(value: float | int | None) -> str:
-    """Four significant digits, in full notation from 1e-4 to 1e7; an integer in full; a dash for nothing."""
+def number(value: float | int | None, digits: int = 4) -> str:
+    """Significant digits, in full notation from 1e-4 to 1e7; an integer in full; a dash for nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING
     if isinstance(value, int) or value == 0:
         return f"{value:,.0f}"
     if not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.3e}"
-    magnitude = int(f"{abs(value):.3e}".partition("e")[2])  # of the rounded value: 9.9999 is 10.00
-    return f"{value:,.{max(0, 3 - magnitude)}f}"
+        return f"{value:.{digits - 1}e}"
+    magnitude = int(f"{abs(value):.{digits - 1}e}".partition("e")[2])  # of the rounded value: 9.9999 is 10.00
+    return f"{value:,.{max(0, digits - 1 - magnitude)}f}"
 
 
 def plain(value: object) -> str:
@@ -64,6 +65,5 @@ class Table:
 
 
 def _latex(cell: str) -> str:
-    plain = cell.removeprefix("`").removesuffix("`")
-    text = "".join(LATEX.get(character, character) for character in plain)
-    return rf"\texttt{{{text}}}" if plain != cell else text
+    text = "".join(LATEX.get(character, character) for character in cell)
+    return re.sub("`(.*?)`", r"\\texttt{\1}", text)

@@ -1,0 +1,178 @@
+import io
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from vqlib import figures, paper
+from vqlib.style import WIDTH, image_bytes, palette
+
+FEW = ["vq", "projected", "projected_rows", "identity"]
+MANY = [*FEW, *(f"a_rather_long_name_{i}" for i in range(12))]
+
+
+def history(models: list[str], seeds: int = 2) -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    steps = np.arange(50, 2001, 50)
+    frames = []
+    for model in models:
+        for seed in range(seeds):
+            loss = draw.uniform(0.003, 0.03) * (1 + 9 * np.exp(-steps / 300))
+            for split in ("train", "validation"):
+                frames.append(pd.DataFrame({
+                    "variant": model, "run": f"{model}-{seed}", "split": split, "step": steps, "recon_loss": loss,
+                    "commitment_loss": loss / 2, "recon_loss_max": loss * 1.5,
+                    "perplexity": np.nan if model == "identity" else 1 / loss,
+                }))  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def losses(models: list[str], seeds: int = 1) -> pd.DataFrame:
+    draw = np.random.default_rng(1)
+    rows = [(model, model, loss, split, draw.uniform(0.001, 0.04))
+            for model in models for loss in ("reconstruction", "quantization") for split in ("train", "test")
+            for _ in range(seeds)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "variant", "loss", "split", "value"])
+
+
+def papers_losses() -> pd.DataFrame:
+    rows = [(entry["title"], name, loss, split, entry[split][loss]) for name, entry in paper.LOSSES.items()
+            for loss in ("reconstruction", "quantization") for split in ("train", "test")]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "variant", "loss", "split", "value"])
+
+
+def points(models: list[str]) -> pd.DataFrame:
+    rows = [(model, bits, 0.5 + bits * place / 16, 20 + place + bits / 100)
+            for place, model in enumerate(models) for bits in ((32, 8) if place else (0,))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "bits", "bpp", "psnr"])
+
+
+def images(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+REFERENCES = {split: {"recon_loss": 0.005, "commitment_loss": 0.006} for split in ("train", "validation")}
+
+
+def every_figure(models: list[str]) -> dict[str, figures.Figure]:
+    colours = palette([*models, *paper.LOSSES])
+    rows = {f"{model}\n21.09 dB, 0.5625 bpp": images(16, seed) for seed, model in enumerate(models, 1)}
+    return {
+        "training_curves": figures.training_curves(history(models[1:3]), colours, REFERENCES),
+        "learning_curves": figures.learning_curves(history(models), colours),
+        "reconstructions": figures.reconstructions(images(16), rows),
+        "loss_bars": figures.loss_bars(losses(models, seeds=3), papers_losses(), colours),
+        "distortion_rate": figures.distortion_rate(points(models), colours),
+    }
+
+
+@pytest.mark.parametrize("models", [FEW, MANY], ids=["few", "many"])
+def test_text_is_large_enough_and_neither_cut_nor_overlapping(models, monkeypatch):
+    drawn: list[Text] = []
+    draw = Text.draw
+    monkeypatch.setattr(Text, "draw", lambda self, renderer: (drawn.append(self), draw(self, renderer))[1])
+    for name, figure in every_figure(models).items():
+        figure.draw_without_rendering()  # settles the layout
+        drawn.clear()
+        figure.draw_without_rendering()
+        boxes = {text: text.get_window_extent() for text in drawn if text.get_visible() and text.get_text().strip()}
+        assert len(boxes) > 3, name
+        for text, box in boxes.items():
+            assert text.get_fontsize() >= 6.5, f"{name}: {text.get_text()}"
+            width, height = figure.bbox.size
+            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+            assert inside, f"{name}: {text.get_text()!r} is cut"
+        for (one, a), (other, b) in combinations(boxes.items(), 2):
+            shared = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert min(shared) <= 1, f"{name}: {one.get_text()!r} overlaps {other.get_text()!r}"
+
+
+def test_every_figure_is_as_wide_as_two_columns_and_fits_on_a_page():
+    for figure in every_figure(MANY).values():
+        assert figure.get_size_inches()[1] <= 9.5
+    for figure in every_figure(FEW).values():
+        with Image.open(io.BytesIO(image_bytes(figure, "png"))) as image:
+            assert image.width == round(WIDTH * 300)
+
+
+def test_bytes_are_the_same_each_time_and_hold_no_date():
+    first, second = every_figure(FEW), every_figure(FEW)
+    for name in ("reconstructions", "loss_bars"):  # the report's test has them all
+        png, pdf = (image_bytes(first[name], kind) for kind in ("png", "pdf"))
+        assert png == image_bytes(second[name], "png"), name
+        assert pdf == image_bytes(second[name], "pdf"), name
+        assert b"CreationDate" not in pdf
+        assert b"FontFile2" in pdf and b"/Type3" not in pdf  # embedded TrueType
+        assert b"Software" not in png
+
+
+def test_colours_are_distinct_and_stay_when_variants_are_added():
+    names = [f"variant_{i}" for i in range(40)]
+    before, after = palette([*FEW, *names[:3]]), palette([*FEW, *names])
+    assert len(set(after.values())) == len(after) == 44
+    assert all(after[name] == colour for name, colour in before.items())
+    assert palette(["new", "projected"])["projected"] == palette(["projected"])["projected"]
+    rgb = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in list(after.values())[:12]])
+    gaps = [np.linalg.norm(a - b) for a, b in combinations(rgb.astype(float), 2)]
+    assert min(gaps) > 40  # of 441 between black and white
+
+
+@pytest.mark.parametrize("models", [1, 4, 5, 6, 15, 40, 70])
+def test_at_most_64_thumbnails_and_the_right_pixels(models):
+    originals = images(16)
+    rows = {str(i): images(16, seed=i) for i in range(1, models + 1)}
+    mosaic = np.asarray(figures.reconstructions(originals, rows).axes[0].images[0].get_array())
+    down, across = (mosaic.shape[0] + 1) // 9, (mosaic.shape[1] + 1) // 9  # size 8 and a gap of 1
+    assert down == models + 1
+    assert across == max(1, min(10, 64 // (models + 1)))
+    assert down * across <= 64 or across == 1
+    for row, expected in enumerate([originals, *rows.values()]):
+        for column in range(across):
+            block = mosaic[row * 9 : row * 9 + 8, column * 9 : column * 9 + 8]
+            np.testing.assert_array_equal(block, expected[column])
+
+
+def test_bars_are_as_long_as_the_means_of_the_losses():
+    ours = losses(FEW, seeds=3)
+    figure = figures.loss_bars(ours, papers_losses(), palette([*FEW, *paper.LOSSES]))
+    drawn = [sorted(bar.get_width() for bar in ax.patches) for ax in figure.axes]
+    for ax, (frame, loss) in zip(drawn, [(ours, "reconstruction"), (ours, "quantization"),
+                                         (papers_losses(), "reconstruction"),
+                                         (papers_losses(), "quantization")], strict=True):  # fmt: skip
+        means = frame[frame["loss"] == loss].groupby(["model", "split"])["value"].mean()
+        np.testing.assert_allclose(ax, sorted(means))
+
+
+def test_a_model_without_a_codebook_has_no_quantization_bar():
+    ours = losses(["vq", "identity"])
+    ours.loc[(ours["model"] == "identity") & (ours["loss"] == "quantization"), "value"] = np.nan
+    figure = figures.loss_bars(ours, papers_losses(), palette([*FEW, *paper.LOSSES]))
+    assert [len(ax.patches) for ax in figure.axes[:2]] == [4, 2]
+
+
+def test_training_curves_draw_every_run_its_peaks_and_the_papers_values():
+    rows = history(["projected", "projected_rows"], seeds=2)
+    figure = figures.training_curves(rows, palette(FEW), REFERENCES)
+    assert [len(ax.lines) for ax in figure.axes] == [9, 5, 5, 5]  # runs, their maxima, the paper's
+    one = rows[(rows["run"] == "projected-1") & (rows["split"] == "validation")]
+    assert any(np.array_equal(line.get_ydata(), one["recon_loss"]) for line in figure.axes[2].lines)
+    assert figure.axes[0].lines[-1].get_ydata()[0] == 0.005
+
+
+def test_learning_curves_draw_the_mean_over_seeds():
+    rows = history(["vq"], seeds=3)
+    figure = figures.learning_curves(rows, palette(FEW))
+    expected = rows[rows["split"] == "validation"].groupby("step")["recon_loss"].mean()
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), expected)
+
+
+def test_distortion_rate_shows_both_precisions_on_a_logarithmic_axis():
+    figure = figures.distortion_rate(points(["vq", "projected"]), palette(FEW))
+    ax = figure.axes[0]
+    assert ax.get_xscale() == "log"
+    joined = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
+    assert any(np.allclose(line, [1.0, 2.5]) for line in joined)
+    assert any(np.allclose(line, [24, 24]) for line in joined)

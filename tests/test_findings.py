@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from synthetic_results import NAME, add_runs, evaluation, make_repository
+
+from vqlib.exhibits import all_exhibits
+from vqlib.findings import fill_in
+from vqlib.report import report_markdown
+from vqlib.results import ReportError, Results, load_results
+from vqlib.tables import number
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_repository(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Results:
+    return load_results(NAME, make_repository(tmp_path_factory.mktemp("findings") / "copy"))
+
+
+def test_findings_take_their_numbers_from_the_results(root):
+    add_runs(root, "vq", range(1, 2))
+    (root / "experiments" / NAME).mkdir(parents=True)
+    (root / "experiments" / NAME / "FINDINGS.md").write_text("Ratio {{ vq-0.test.mse / projected-0.test.mse }}, ok.")
+    results = load_results(NAME, root)
+    text = report_markdown(results, all_exhibits(results))
+    ratio = evaluation(root, "vq-0")["test"]["mse"] / evaluation(root, "projected-0")["test"]["mse"]
+    assert f"## Findings\n\nRatio {number(ratio)}, ok.\n" in text
+    assert "judges nothing" not in text
+
+    seeds = [evaluation(root, f"vq-{seed}")["test"]["psnr"] for seed in (0, 1)]
+    for written, expected in {
+        "{{vq-1.test.psnr}}": number(seeds[1]),
+        "{{ vq.test.psnr }} dB": f"{number(float(np.mean(seeds)))} dB",
+        "{{ vq-1.test.psnr - vq-0.test.psnr }}": number(seeds[1] - seeds[0]),
+        "{{ 2 * vq-1.test.psnr }}": number(2 * seeds[1]),
+        "{{ vq-0.provenance.hardware }}": "2 x <i>Fast</i> CPU",
+        "{{ vq-0.test.images }}": "100",
+        "{{ paper.projected.test.reconstruction / paper.vq.test.reconstruction }}": "0.2932",
+        "no placeholder": "no placeholder",
+    }.items():
+        assert fill_in(written, results, "FINDINGS.md") == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ("{{ vq-7.test.mse }}", "no 'vq-7'; did you mean 'vq-0'"),
+        ("{{ vq-0.test.msi }}", "no 'msi'; did you mean 'mse'"),
+        ("{{ vq-0.test.mse.x }}", "vq-0.test.mse holds one value"),
+        ("{{ vq-0.test }}", "vq-0.test is not one value"),
+        ("{{ identity-0.test.perplexity }}", "identity-0.test.perplexity is null"),
+        ("{{ identity.test.perplexity }}", "identity.test.perplexity is not a number"),
+        ("{{ vq.provenance.hardware }}", "is not a number of the variant vq"),
+        ("{{ vq-0.test.mse % 2 }}", "must be one value, or two around one of / * + -"),
+        ("{{ vq-0.test.mse / 0 }}", "divides by zero"),
+        ("{{ vq-0.run + 1 }}", "calculates with text"),
+        ("{{ }}", "must be one value"),
+    ],
+)
+def test_a_placeholder_that_means_nothing_is_one_clear_line(results, written, named):
+    with pytest.raises(ReportError) as error:
+        fill_in(written, results, "FINDINGS.md")
+    assert named in str(error.value) and "FINDINGS.md: " in str(error.value)
+    assert "\n" not in str(error.value)

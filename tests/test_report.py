@@ -1,0 +1,215 @@
+"""On synthetic results of the repository's own default experiment."""
+
+import base64
+import csv
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic_results import NAME, add_runs, evaluation, make_repository
+
+from vqlib.exhibits import all_exhibits
+from vqlib.html import to_html
+from vqlib.params import ROOT, load_experiment
+from vqlib.report import report_markdown, write_report
+from vqlib.results import ReportError, load_results
+from vqlib.tables import number
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return make_repository(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A repository whose report has been written. Not to be changed."""
+    root = make_repository(tmp_path_factory.mktemp("made") / "copy")
+    write_report(NAME, root)
+    return root
+
+
+def readme(root: Path) -> str:
+    results = load_results(NAME, root)
+    return report_markdown(results, all_exhibits(results))
+
+
+def first_table(text: str) -> dict[str, dict[str, str]]:
+    """Rows of the first table of a report by model."""
+    lines = [line for line in text.split("\n## ")[2].splitlines() if line[:1] == "|"]
+    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0].strip("`"): dict(zip(head, row, strict=True)) for row in body}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_number_of_the_table_is_that_of_the_run(made):
+    root, folder = made, made / "reports" / NAME
+    rows = first_table((folder / "README.md").read_text())
+    with open(folder / "tables" / "models.csv") as file:
+        values = {row["model"]: row for row in csv.DictReader(file)}
+    base = evaluation(root, "vq-0")["test"]["mse"]
+    runs = load_experiment(NAME, root).runs
+    assert set(rows) == set(values) == {run.variant.name for run in runs.values()}
+    for run in runs:
+        one, row, value = evaluation(root, run), rows[run.split("-")[0]], values[run.split("-")[0]]
+        for title, section, key in (
+            ("MSE", "test", "mse"), ("PSNR", "test", "psnr"), ("SSIM", "test", "ssim"), ("bpp", "rate", "bpp_32bit"),
+            ("MSE at 8 bits", "test", "mse_8bit"), ("PSNR at 8 bits", "test", "psnr_8bit"),
+            ("bpp at 8 bits", "rate", "bpp_8bit"), ("bpp, codes alone", "rate", "bpp_codes"),
+            ("perplexity", "test", "perplexity"), ("codes used", "test", "codebook_usage"),
+        ):  # fmt: skip
+            expected = one[section][key]
+            if expected is None:
+                assert row[title] == "–" and value[f"{section}.{key}"] == ""
+            else:
+                assert float(row[title]) == pytest.approx(expected, rel=5e-4)
+                assert float(value[f"{section}.{key}"]) == pytest.approx(expected, rel=5e-4)
+        assert float(row["MSE / vq"]) == pytest.approx(one["test"]["mse"] / base, rel=5e-4)
+    assert rows["projected"]["paper's MSE / vq"] == "0.29 ± 0.02"
+    assert rows["identity"]["paper's MSE / vq"] == "–"
+
+
+def test_several_seeds_become_a_mean_with_its_interval(root):
+    add_runs(root, "vq", range(1, 3))
+    errors = [evaluation(root, f"vq-{seed}")["test"]["mse"] for seed in range(3)]
+    half = 4.3027 * np.std(errors, ddof=1) / 3**0.5  # Student's t, 2 degrees of freedom
+    cell = first_table(readme(root))["vq"]["MSE"]
+    mean, interval = (float(part) for part in cell.split(" ± "))
+    assert mean == pytest.approx(np.mean(errors), rel=5e-4)
+    assert interval == pytest.approx(half, rel=0.05)
+
+
+def test_a_new_variant_appears_everywhere(root):
+    add_runs(root, "brand_new", range(1), new=True)
+    shown = all_exhibits(load_results(NAME, root))
+    assert "brand_new" in first_table(readme(root))
+    assert "brand_new,1," in shown["Table 1"].content.csv()
+    assert r"\texttt{brand\_new}" in shown["Table 1"].content.latex()
+    for label, exhibit in shown.items():
+        if exhibit.kind == "Figure" and exhibit.name != "projected_training":
+            text = " ".join(found.get_text() for found in exhibit.content.findobj(lambda one: hasattr(one, "get_text")))
+            assert "brand_new" in text, label
+
+
+def test_missing_runs_are_named_and_no_number_is_made_up(root):
+    for suffix in (".json", ".csv", ".png"):
+        (root / "results" / NAME / f"identity-0{suffix}").unlink()
+    (root / "results" / NAME / "projected-0.png").unlink()
+    text = readme(root)
+    lines = [line for line in text.splitlines() if "Missing" in line]
+    assert len(lines) == 1
+    assert "`identity-0` (no identity-0.json, identity-0.csv, identity-0.png)" in lines[0]
+    assert "`projected-0` (no projected-0.png)" in lines[0]
+    assert not {"identity", "projected"} & set(first_table(text))
+
+
+def test_what_an_experiment_lacks_is_left_out(root):
+    for run in load_experiment(NAME, root).runs:
+        if run != "identity-0":
+            (root / "results" / NAME / f"{run}.json").unlink()
+    folder = write_report(NAME, root)
+    text = (folder / "README.md").read_text()
+    assert first_table(text)["identity"]["MSE / vq"] == "–"
+    assert not (folder / "figures" / "projected_training.png").exists()
+    assert "nan" not in text
+
+
+def test_the_same_results_give_the_same_bytes_anywhere_and_old_files_go(made, tmp_path):
+    first = files_of(made / "reports" / NAME)
+    elsewhere = tmp_path / "another place"
+    shutil.copytree(made, elsewhere)
+    stale = elsewhere / "reports" / NAME / "figures" / "old.png"
+    stale.write_bytes(b"")
+    command = f"from pathlib import Path; from vqlib.report import write_report; write_report({NAME!r}, Path.cwd())"
+    environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", command], cwd=elsewhere, env=environment, check=True)
+    second = files_of(elsewhere / "reports" / NAME)
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+    assert not [name for name, content in first.items() if str(made).encode() in content]
+
+
+def test_torch_is_not_needed():
+    command = "import sys, vqlib.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", command], cwd=ROOT, check=True)
+
+
+class Page(HTMLParser):
+    """Every attribute of every tag of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+
+def test_the_page_loads_nothing_and_its_images_decode(made):
+    folder = made / "reports" / NAME
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert len(images) == len(list((folder / "figures").glob("*.png"))) == 5
+    for image in images:
+        kind, content = image.split(",", 1)
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(content))) as decoded:
+            decoded.load()
+            assert decoded.width > 1000
+    loading = {"src", "srcset", "data", "poster", "background", "action"}
+    assert all(value.startswith("data:") for _, name, value in page.attributes if name in loading)
+    assert all(value == "data:," for tag, name, value in page.attributes if (tag, name) == ("link", "href"))
+    assert not {tag for tag, *_ in page.attributes} & {"script", "iframe", "object", "embed"}
+    assert "url(" not in text and "@import" not in text
+    assert "default-src 'none'" in text
+    assert "<i>Fast" not in text  # what comes from a result is shown, not obeyed
+
+
+def test_readme_links_only_to_files_that_are_there(made):
+    folder = made / "reports" / NAME
+    links = re.findall(r"\]\(([^)]+)\)", (folder / "README.md").read_text())
+    assert len(links) >= 7
+    assert all((folder / link).exists() for link in links)
+
+
+def test_every_exhibit_says_where_it_comes_from(made):
+    shown = all_exhibits(load_results(NAME, made))
+    assert {"Table 1", "Table 2", "Table 3", *(f"Figure {place}" for place in range(1, 6))} == set(shown)
+    for exhibit in shown.values():
+        for fact in ("vq-0" if exhibit.name != "projected_training" else "projected-0", "2,000 steps", "width 32",
+                     "CPU", "float32", f"code {sum(b'vq-0'):012x} (vq-0)" if exhibit.name == "losses" else "code",
+                     f"data {'d' * 12}"):  # fmt: skip
+            assert fact in exhibit.provenance
+        assert exhibit._repr_html_().count("data:image/png") == (exhibit.kind == "Figure")
+
+
+def test_the_default_says_that_it_judges_nothing(made):
+    assert "judges nothing" in readme(made)
+
+
+def test_a_text_cannot_show_an_image_from_elsewhere():
+    with pytest.raises(ReportError, match=r"shows the image 'https://example.org/a.png'"):
+        to_html("![x](https://example.org/a.png)", {})
+    assert "<script>" not in to_html("<script>alert(1)</script>", {})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0191, "0.01910"), (9.99996, "10.00"), (0.5625, "0.5625"), (1234.56, "1,235"), (7500, "7,500"), (0.0, "0"),
+     (-3.14159, "-3.142"), (3.2e-5, "3.200e-05"), (None, "–"), (float("nan"), "–")],
+)  # fmt: skip
+def test_a_number_has_four_significant_digits(value, text):
+    assert number(value) == text
