@@ -1,0 +1,44 @@
+"""``python -m vqlib.data``: exit codes, one line for each mistake, nothing slow for --help."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from made_up import photos
+
+from vqlib.data import __main__ as cli
+from vqlib.params import ROOT, load_experiment
+
+
+def test_help_and_bad_arguments():
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-X", "importtime", "-m", "vqlib.data"]
+    shown = subprocess.run([*command, "--help"], env=environment, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0 and "prepare" in shown.stdout and "verify" in shown.stdout
+    assert not {"torch", "skimage", "matplotlib"} & {
+        line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()
+    }
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["make"])
+    assert caught.value.code == 2
+
+
+def test_prepare_and_verify(tmp_path, monkeypatch, capsys):
+    experiment = load_experiment("sample").model_copy(update={"data": photos(), "root": tmp_path})
+    monkeypatch.setattr(cli, "load_experiment", lambda name: experiment)
+    assert cli.main(["prepare", "sample", "--workers", "1"]) == 0
+    assert capsys.readouterr().out.startswith("train 2,100, validation 922, test 568; 0 images dropped; digest ")
+    assert cli.main(["verify", str(experiment.prepared)]) == 0
+    (experiment.prepared / "test.u8").write_bytes(b"")
+    capsys.readouterr()
+    assert cli.main(["verify", str(experiment.prepared)]) == 2
+    assert capsys.readouterr().err.count("\n") >= 1
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert cli.main(["prepare", "smaple"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "sample" in error
+    assert cli.main(["verify", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
