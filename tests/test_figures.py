@@ -1,6 +1,7 @@
 import io
 from itertools import combinations
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,8 +99,10 @@ def test_every_figure_is_as_wide_as_two_columns_and_fits_on_a_page():
             assert image.width == round(WIDTH * 300)
 
 
-def test_bytes_are_the_same_each_time_and_hold_no_date():
-    first, second = every_figure(FEW), every_figure(FEW)
+def test_bytes_are_the_same_each_time_whatever_the_users_settings_and_hold_no_date():
+    first = every_figure(FEW)
+    with mpl.rc_context({"axes.facecolor": "black", "font.size": 20, "legend.loc": "center", "figure.dpi": 50}):
+        second = every_figure(FEW)
     for name in ("reconstructions", "loss_bars"):  # the report's test has them all
         png, pdf = (image_bytes(first[name], kind) for kind in ("png", "pdf"))
         assert png == image_bytes(second[name], "png"), name
@@ -167,6 +170,14 @@ def test_learning_curves_draw_the_mean_over_seeds():
     figure = figures.learning_curves(rows, palette(FEW))
     expected = rows[rows["split"] == "validation"].groupby("step")["recon_loss"].mean()
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), expected)
+
+
+def test_a_run_of_one_interval_can_be_drawn():
+    rows = history(["vq", "projected"])
+    rows = rows[rows["step"] == 50]
+    assert image_bytes(figures.learning_curves(rows, palette(FEW)), "png")
+    figure = figures.training_curves(rows, palette(FEW), REFERENCES)
+    assert figure.axes[0].lines[1].get_marker() == "."
 
 
 def test_distortion_rate_shows_both_precisions_on_a_logarithmic_axis():

@@ -125,9 +125,9 @@ def loss_bars(ours: pd.DataFrame, paper: pd.DataFrame, colours: dict[str, str]) 
     axes[1, 0].set_xlabel("reconstruction loss (MSE on [-1, 1])")
     axes[1, 1].set_xlabel("quantization loss (mean squared $z_q - z_e$)")
     handles = [
-        Patch(facecolor="dimgray", edgecolor="dimgray", label="test"),
-        Patch(facecolor="lightgray", edgecolor="dimgray", label="train"),
-        Patch(facecolor="white", edgecolor="dimgray", hatch="/////", label="the paper's, read off its bars"),
+        Patch(facecolor="dimgray", edgecolor="dimgray", label="test (upper bar)"),
+        Patch(facecolor="lightgray", edgecolor="dimgray", label="train (lower bar)"),
+        Patch(facecolor="white", edgecolor="dimgray", hatch="/////", label="the paper's, read off its figures"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterable
 
 import matplotlib as mpl
+import matplotlib.style
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -54,9 +55,11 @@ def marker(model: str, colours: dict[str, str]) -> str:
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Make ``draw`` work in ``STYLE``, whatever the user's own matplotlib settings are."""
+
     @functools.wraps(draw)
     def drawn(*args, **kwargs) -> Figure:
-        with mpl.rc_context(STYLE):
+        with mpl.style.context(["default", STYLE]):
             return draw(*args, **kwargs)
 
     return drawn
@@ -66,6 +69,6 @@ def image_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as ``png`` or ``pdf``, without date or program in it."""
     nothing = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[kind]
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with mpl.style.context(["default", STYLE]):
         figure.savefig(buffer, format=kind, metadata=dict.fromkeys(nothing))
     return buffer.getvalue()
