@@ -36,6 +36,15 @@ def test_prepare_and_verify(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") >= 1
 
 
+def test_ctrl_c_says_that_work_is_kept(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "prepare", interrupted)
+    assert cli.main(["prepare", "sample"]) == 130
+    assert capsys.readouterr().err == "interrupted; finished chunks are kept, and the same command goes on from there\n"
+
+
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert cli.main(["prepare", "smaple"]) == 2
     error = capsys.readouterr().err

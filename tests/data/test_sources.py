@@ -23,7 +23,7 @@ def test_zip_and_folder_list_alike_in_any_order(tmp_path):
         for path in (
             write_zip(files, tmp_path / "a.zip"),
             write_zip(backwards, tmp_path / "b.zip", top=""),
-            write_folder(backwards, tmp_path / "c"),
+            write_folder(backwards | {"toytrain/x": b"not looked at"}, tmp_path / "c"),
             write_folder({f"tiny-imagenet-200/{name}": content for name, content in files.items()}, tmp_path / "d"),
         )
     ]

@@ -84,8 +84,8 @@ class Assembly:
         return self.folder / f"{split}.u8.part"
 
     def _kept(self, split: str) -> list[Item]:
-        dropped = self.journal.dropped.get(split, {})
-        return [item for item in self.source.items[split] if item.key not in dropped]
+        items, dropped = self.source.items[split], self.journal.dropped.get(split)
+        return [item for item in items if item.key not in dropped] if dropped else items
 
     def _allocate(self, split: str) -> None:
         """Give the unfinished file every block of its size, so that a full disk shows now."""

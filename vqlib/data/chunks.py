@@ -81,11 +81,11 @@ def write_chunks(jobs: Iterable[Job], workers: int, finished: Callable[[Job, Wri
         for job in jobs:
             finished(job, write_chunk(job))
         return
-    jobs, running = iter(jobs), {}
+    waiting, running = iter(jobs), {}
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         while True:
-            for job in islice(jobs, 2 * workers - len(running)):
+            for job in islice(waiting, 2 * workers - len(running)):
                 running[pool.submit(write_chunk, job)] = job
             if not running:
                 return

@@ -47,12 +47,9 @@ def open_split(folder: Path, name: str, image_size: int | None = None) -> Split:
             f"{folder} holds images of {manifest['image_size']} px, asked for were {image_size} px; "
             "delete the folder and prepare again, or set data.image_size back"
         )
-    described = manifest["splits"][name]
-    images = map_images(folder, name, manifest)
-    for number in random.Random().sample(
-        range(len(described["chunks"])), min(SAMPLED_CHUNKS, len(described["chunks"]))
-    ):
-        if chunk_digest(images, number) != described["chunks"][number]:
+    images, digests = map_images(folder, name, manifest), manifest["splits"][name]["chunks"]
+    for number in random.Random().sample(range(len(digests)), min(SAMPLED_CHUNKS, len(digests))):
+        if chunk_digest(images, number) != digests[number]:
             raise DataError(
                 f"{folder / name}.u8 is damaged in chunk {number}; "
                 f"`python -m vqlib.data verify {folder}` lists all damage"
@@ -69,7 +66,7 @@ def read_manifest(folder: Path) -> dict:
     path = Path(folder) / "manifest.json"
     try:
         raw = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{path} is missing: run the prepare stage first (`dvc repro`, or "
             f"`python -m vqlib.data prepare {path.parent.name}`)"

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -37,8 +38,8 @@ def open_tree(path: Path, inside: str) -> Tree:
         DataError: it cannot be read as what it is, or ``inside`` is not there.
     """
     sizes = _folder_sizes(path) if path.is_dir() else _zip_sizes(path)
-    tops = {name[: name.index(inside)] for name in sizes if inside in name}
-    tops = {top for top in tops if top.count("/") == 0 or (top.count("/") == 1 and top.endswith("/"))}
+    at_top = re.compile(rf"((?:[^/]+/)??){re.escape(inside)}")
+    tops = {match[1] for match in map(at_top.match, sizes) if match}
     if len(tops) != 1:
         found = sorted({name.split("/")[0] for name in sizes})
         raise DataError(
@@ -51,9 +52,9 @@ def open_tree(path: Path, inside: str) -> Tree:
 
 
 def read_file(folder: str, name: str) -> bytes:
-    """A file of a folder, which must not have grown beyond an image's size."""
+    """A file of a folder, no more of it than an image may have."""
     with open(os.path.join(folder, name), "rb") as file:
-        return file.read(MAX_BYTES + 1)[:MAX_BYTES]
+        return file.read(MAX_BYTES)
 
 
 def read_member(path: str, name: str) -> bytes:
