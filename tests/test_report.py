@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 from synthetic_results import NAME, add_runs, evaluation, make_repository
 
+from vqlib import paper
 from vqlib.exhibits import all_exhibits
 from vqlib.html import to_html
 from vqlib.params import ROOT, load_experiment
@@ -213,3 +215,16 @@ def test_a_text_cannot_show_an_image_from_elsewhere():
 )  # fmt: skip
 def test_a_number_has_four_significant_digits(value, text):
     assert number(value) == text
+
+
+def test_what_differs_from_the_paper_is_named(root):
+    def caption() -> str:
+        return all_exhibits(load_results(NAME, root))["Figure 3"].caption
+
+    assert "not comparable with ours, which differ in data, train images, width, batch size, steps, " in caption()
+    for path in (root / "results" / NAME).glob("*.json"):
+        content = json.loads(path.read_text())
+        content["provenance"] |= {key: paper.SETTING[key] for key in ("train_images", "width", "batch_size", "steps",
+                                                                      "learning_rate")}  # fmt: skip
+        path.write_text(json.dumps(content))
+    assert "not comparable with ours, which differ in data." in caption()

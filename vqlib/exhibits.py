@@ -14,9 +14,6 @@ SPLITS = ("train", "test")
 TWO_AXES = (
     "The paper has one Projected-Latent model: its text describes `projected`, its released code runs `projected_rows`."
 )
-NOT_COMPARABLE = (
-    "The paper's models saw other data and trained longer, so its absolute values are not comparable with ours."
-)
 
 
 def models(results: Results) -> Exhibit:
@@ -58,7 +55,7 @@ def distortion_rate(results: Results) -> Exhibit:
         continuous = runs[0]["rate.bpp_32bit"] > runs[0]["rate.bpp_codes"]
         bits = {32: ("rate.bpp_32bit", "test.psnr"), 8: ("rate.bpp_8bit", "test.psnr_8bit")} if continuous else {
             0: ("rate.bpp_32bit", "test.psnr")}  # fmt: skip
-        rows += [(model, width, run[bpp], run[psnr]) for run in runs for width, (bpp, psnr) in bits.items()]
+        rows += [(model, width, run[bpp], run.get(psnr)) for run in runs for width, (bpp, psnr) in bits.items()]
         bpp, psnr = (number(results.mean(model, column)) for column in bits[8 if continuous else 0])
         told[model] = f"{psnr} dB at {bpp} bpp"
     points = pd.DataFrame(rows, columns=["model", "bits", "bpp", "psnr"]).astype({"bpp": float, "psnr": float})
@@ -99,10 +96,10 @@ def losses(results: Results) -> Exhibit:
     ratios = {model: number(results.mean(model, "test.mse") / results.mean("vq", "test.mse")) for model in others}
     _, least, greatest = paper.error_ratio("projected")
     caption = (
-        f"The four losses of every model (the paper's Figure 5)."
+        "The four losses of every model (the paper's Figure 5)."
         f"{_listed(' Test reconstruction loss over that of `vq`:', ratios)} The paper's Projected-Latent over its "
         f"VQ-VAE: {least:.2f} to {greatest:.2f}, from values {paper.LOSSES_SOURCE}, ± {paper.UNCERTAINTY}. "
-        f"{NOT_COMPARABLE} A model without a codebook has no quantization loss."
+        f"{_differences(results)} A model without a codebook has no quantization loss."
     )
     figure = figures.loss_bars(*frames, palette(dict.fromkeys([*results.variants, *paper.LOSSES])))
     return _figure("losses", "The four losses, beside the paper's", figure, caption, results)
@@ -122,7 +119,7 @@ def losses_table(results: Results) -> Exhibit:
         values.append(numbers)
     caption = (
         f"The numbers behind the bars, and the paper's for the model of the same kind, ± {paper.UNCERTAINTY}. "
-        f"{TWO_AXES} {NOT_COMPARABLE}"
+        f"{TWO_AXES} {_differences(results)}"
     )
     return _table("losses", "The same as numbers", shown, values, caption, results)
 
@@ -158,7 +155,7 @@ def projected_training(results: Results) -> Exhibit | None:
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
         "its test split."
         f"{_listed(' Highest reconstruction loss of a single step in the second half of training:', peaks)} "
-        f"{NOT_COMPARABLE}"
+        f"{_differences(results)}"
     )
     figure = figures.training_curves(history, palette(results.variants), references)
     return _figure("projected_training", "The projected models in training", figure, caption, results, *runs)
@@ -217,6 +214,18 @@ def _cells(results: Results, model: str, columns: dict[str, str]) -> tuple[dict[
         if seeds > 1:
             numbers[f"{column}_interval"] = half
     return texts, numbers
+
+
+def _differences(results: Results) -> str:
+    """What forbids comparing the paper's absolute values with ours, as a sentence."""
+    compared = ("image_size", "train_images", "width", "batch_size", "steps", "learning_rate")
+    other = [key.replace("_", " ") for key in compared
+             if set(results.runs.get(f"provenance.{key}", ())) != {paper.SETTING[key]}]  # fmt: skip
+    if results.experiment.data.source != paper.SETTING["data"].lower().replace("-", ""):
+        other.insert(0, "data")
+    if not other:
+        return "Data, network and budget are the paper's."
+    return f"The paper's absolute values are not comparable with ours, which differ in {', '.join(other)}."
 
 
 def _listed(opening: str, values: dict[str, str]) -> str:
