@@ -21,16 +21,20 @@ def pick_device(asked: str) -> torch.device:
 def pick_precision(asked: str, device: torch.device) -> torch.dtype:
     """``auto`` takes bfloat16 for the networks where the device computes in it natively, else float32."""
     if asked == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_flags() & {"amx_bf16", "avx512_bf16"}
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = _cpu_flags() & {"amx_bf16", "avx512_bf16"}
         asked = "bfloat16" if native else "float32"
     return getattr(torch, asked)
 
 
 def make_deterministic() -> None:
-    """The same bits from the same start: same machine, device, torch and thread count."""
+    """The same bits from the same start (same machine, device, torch and thread count), and float32 that is float32."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # on by default: convolutions of float32 would keep 10 bits of 23
     torch.set_float32_matmul_precision("highest")
 
 
