@@ -1,15 +1,19 @@
 """Distortion, codebook use and nominal rate of a model over whole splits. Changes no state; float32, eval mode.
 
 MSE is on [-1, 1], as in the paper. PSNR (dB, mean over images) and SSIM (Wang et al. 2004, 11x11 Gaussian window) are
-taken after rounding both images to 8 bits. Everything goes through ``compress`` and ``decompress``, what a file holds.
+taken after rounding both images to 8 bits. SSIM is the mean over every pixel, images mirrored at their borders, as
+torchmetrics has it; Wang's own and scikit-image's leaves out the 5 pixels next to a border. Everything goes through
+``compress`` and ``decompress``, what a file holds.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vqlib.batches import Images
@@ -22,22 +26,31 @@ STRIP = 16  # images in a strip of reconstructions
 RANGE_IMAGES = 1024  # training images from which the range of continuous latents is learnt
 
 
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every part in eval mode inside the block, and as it was after it."""
+    before = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
 @torch.no_grad()
 def evaluate(model: VQVAE, train: Split, test: Split, device: torch.device, batch_size: int = 250) -> dict[str, Any]:
     """Metrics over the whole test split, over as many training images (evenly spaced), and the nominal rate."""
-    was_training = model.training
-    model.eval()
     train_images, test_images = Images(train, device), Images(test, device)
     ranged = spread(len(train_images), RANGE_IMAGES)
-    latents = [model.bottleneck.compress(model.encode(train_images.batch(p)))[1] for p in ranged.split(batch_size)]
-    quantizer = None if latents[0] is None else UniformQuantizer(torch.cat(latents))
-
-    test_metrics = measure(model, test_images, torch.arange(len(test_images)), quantizer, batch_size)
-    train_metrics = measure(model, train_images, spread(len(train_images), len(test_images)), quantizer, batch_size)
+    with eval_mode(model):
+        latents = [model.bottleneck.compress(model.encode(train_images.batch(p)))[1] for p in ranged.split(batch_size)]
+        quantizer = None if latents[0] is None else UniformQuantizer(torch.cat(latents))
+        test_metrics = measure(model, test_images, torch.arange(len(test_images)), quantizer, batch_size)
+        train_metrics = measure(model, train_images, spread(len(train_images), len(test_images)), quantizer, batch_size)
     positions, reals = test_metrics.pop("positions"), test_metrics.pop("reals")
     for key in ("positions", "reals"):
         train_metrics.pop(key, None)
-    model.train(was_training)
     pixels = test.images.shape[1] * test.images.shape[2]
     rate = nominal_rate(model.bottleneck.alphabets, positions, reals, pixels)
     return {"test": test_metrics, "train": train_metrics, "rate": rate}
@@ -52,9 +65,9 @@ def measure(
     for part in chosen.split(batch_size):
         x = images.batch(part)
         z_e = model.encode(x)
-        z, losses, _ = model.bottleneck(z_e)
+        _, losses, _ = model.bottleneck(z_e)
         indices, continuous = model.bottleneck.compress(z_e)
-        found = distortion(x, model.decode(z))
+        found = distortion(x, model.decode(model.bottleneck.decompress(indices, continuous)))
         found |= {key: torch.full((len(x),), float(losses[f"{name}_loss"]))
                   for key, name in (("quantization", "commitment"), ("projection", "projection"))
                   if f"{name}_loss" in losses}  # fmt: skip
@@ -108,9 +121,9 @@ def spread(total: int, wanted: int) -> Tensor:
 def reconstruction_strip(model: VQVAE, test: Split, device: torch.device) -> bytes:
     """PNG of two rows without gaps: originals above, reconstructions below; the same test images for every run."""
     x = Images(test, device).batch(spread(len(test.images), STRIP))
-    model.eval()
-    z, _, _ = model.bottleneck(model.encode(x))
-    rows = [torch.cat(list(to_8_bits(images)), dim=2) for images in (x, model.decode(z))]  # (3, H, 16 W) each
+    with eval_mode(model):
+        y = model(x).reconstruction
+    rows = [torch.cat(list(to_8_bits(images)), dim=2) for images in (x, y)]  # (3, H, 16 W) each
     pixels = torch.cat(rows, dim=1).byte().permute(1, 2, 0).cpu().contiguous().numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)

@@ -34,6 +34,7 @@ class UniformQuantizer:
 
     def __init__(self, values: Tensor, bits: int = GAIN_BITS):
         kept = values[~torch.isnan(values)]
+        kept = kept if len(kept) else torch.zeros(1)  # any range will do
         kept = kept[:: ceil(len(kept) / RANGE_VALUES)].double().sort().values
         tail = round(len(kept) * 1e-4)
         self.low, self.high = float(kept[tail]), float(kept[len(kept) - 1 - tail])
