@@ -1,6 +1,5 @@
 """Prepared images as batches on the device that computes."""
 
-import warnings
 from collections.abc import Iterator
 
 import torch
@@ -10,14 +9,12 @@ from vqlib.data.reader import Split
 
 
 class Images:
-    """A split as batches of floats: resident on the device where it fits, else gathered from the prepared array."""
+    """A split as batches of floats: resident on a GPU where it fits, else gathered from the prepared array."""
 
     def __init__(self, split: Split, device: torch.device):
         self.array, self.device = split.images, device
-        room = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor is it written to
-            self.resident = torch.from_numpy(self.array).to(device) if self.array.nbytes <= room else None
+        room = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 0
+        self.resident = torch.tensor(self.array, device=device) if self.array.nbytes <= room else None
 
     def __len__(self) -> int:
         return len(self.array)

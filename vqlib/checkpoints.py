@@ -46,7 +46,7 @@ def load_state(folder: Path, warn: Callable[[str], None]) -> State | None:
         if digest_of(content)[:32] == path.stem.partition("-")[2]:
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             return State(int(path.stem[:9]), load(content), json.loads(header["__metadata__"]["record"]))
-        warn(f"checkpoint {path} is damaged; using the one before it")
+        warn(f"checkpoint {path} is damaged; going back to the one before it, if there is one")
     return None
 
 

@@ -91,7 +91,7 @@ def load_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:
         model.load_state_dict({name: _widened(tensor) for name, tensor in load_file(path).items()})
     except FileNotFoundError:
         raise DataError(f"{path}: no such model; the stage train makes it (dvc repro)") from None
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a model of this project, or damaged ({reason})") from None
     return model.eval(), description

@@ -15,9 +15,9 @@ from torch import Tensor
 from vqlib.batches import Images
 from vqlib.checkpoints import State
 from vqlib.data.reader import Split
-from vqlib.errors import DataError, DivergedError
+from vqlib.errors import DataError, DivergedError, ParameterError
 from vqlib.model import VQVAE, make_model
-from vqlib.params import Experiment, Run, Training
+from vqlib.params import Experiment, Run, Training, nearest
 from vqlib.quantize import perplexity
 
 COLUMNS = (
@@ -63,11 +63,13 @@ def train(
 ) -> Trained:
     """Train one run and return its best weights and its history.
 
-    ``save`` gets a checkpoint every ``checkpoint_every`` steps and ``resume`` takes one; ``progress`` gets
-    (steps done, a note) at every log interval. Between two intervals nothing waits for the device.
+    ``save`` gets a checkpoint every ``checkpoint_every`` steps, to write before it returns (its tensors are the live
+    ones), and ``resume`` takes one; ``progress`` gets (steps done, a note) at every log interval. Between two intervals
+    nothing waits for the device.
 
     Raises:
         DataError: fewer training images than one batch.
+        ParameterError: ``weights`` of the variant names a loss that its bottleneck does not have.
         DivergedError: loss or gradients stopped being finite; names the first such step.
     """
     budget = experiment.training
@@ -95,6 +97,9 @@ def train(
         model.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
             output = model(x)
+        if unknown := run.variant.weights.keys() - output.losses.keys():
+            raise ParameterError(f"params.yaml: variants.{run.variant.name}.weights: {min(unknown)!r} is no loss of it"
+                                 f"{nearest(min(unknown), output.losses)}")  # fmt: skip
         loss = sum(run.variant.weights.get(key, 1.0) * value for key, value in output.losses.items())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
