@@ -12,7 +12,9 @@ from vqlib.data.sources import Item, Source
 
 def contact_sheet(splits: list[Split], columns: int = 12, rows: int = 2) -> Figure:
     """``rows`` times ``columns`` images of each split, evenly from its first to its last."""
-    figure, axes = plt.subplots(len(splits), 1, figsize=(columns * 0.75, len(splits) * (rows * 0.75 + 0.3)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(splits), 1, figsize=(columns * 0.75, len(splits) * (rows * 0.75 + 0.3)), squeeze=False
+    )
     for ax, split in zip(axes[:, 0], splits, strict=True):
         chosen = np.linspace(0, len(split.images) - 1, rows * columns).round().astype(int)
         shown = split.images[chosen]

@@ -1,0 +1,107 @@
+"""The committed notebooks: clean, in form, and able to run."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from vqlib import nb
+from vqlib.errors import ParameterError, UserError
+from vqlib.params import ROOT
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_without_outputs(path):
+    assert path.read_bytes() == nb.to_bytes(nb.strip(nb.read(path))), f"run: python -m vqlib.nb strip {path.name}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_reads_like_an_essay(path):
+    """Title, Reads / Writes / Takes, one cell of parameters, short cells of code with text between them."""
+    cells = nb.read(path).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert cells[0].source.startswith("# ")
+    assert all(f"**{word}**" in cells[0].source for word in ("Reads", "Writes", "Takes"))
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    assert 6 <= len(code) <= 16
+    assert all(len(cell.source.splitlines()) <= 15 for cell in code)
+    assert not any("pip install" in cell.source for cell in cells)
+
+
+def test_all_that_the_design_names_are_there():
+    assert {"00_tour", "01_prepare", "02_train", "03_evaluate", "04_report"} <= {path.stem for path in NOTEBOOKS}
+
+
+@pytest.mark.timeout(600)
+def test_the_tour_runs_from_a_fresh_clone(tmp_path):
+    target = tmp_path / "tour.ipynb"
+    nb.run(ROOT / "notebooks/00_tour.ipynb", target, {})
+    executed = nb.read(target)
+    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code" and cell.source)
+    assert (
+        sum("image/png" in output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])) > 4
+    )
+
+
+def small(cells: list) -> nbformat.NotebookNode:
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """A notebook whose outputs hold what changes from run to run, with one parameter."""
+    path = tmp_path / "noisy.ipynb"
+    parameters = nbformat.v4.new_code_cell('word = "none"', metadata={"tags": ["parameters"]})
+    body = (
+        "import sys, time\nfor i in range(9):\n    print(word, i, flush=True)\n    print(time.time(), file=sys.stderr)"
+    )
+    nbformat.write(small([parameters, nbformat.v4.new_code_cell(body)]), path)
+    return path
+
+
+def test_an_executed_copy_is_the_same_every_time(noisy, tmp_path):
+    for name in ("one", "two"):
+        nb.run(noisy, tmp_path / name / "out.ipynb", {"word": "hello"})
+    one, two = ((tmp_path / name / "out.ipynb").read_bytes() for name in ("one", "two"))
+    assert one == two
+    outputs = nbformat.reads(one, as_version=4).cells[-1].outputs
+    assert [output.text for output in outputs] == ["".join(f"hello {i}\n" for i in range(9))]
+    assert b"papermill" not in one
+
+
+def test_only_known_parameter_names_reach_papermill(noisy, tmp_path):
+    for name in ("wrod", "word\nimport os", "Word", "__import__"):
+        with pytest.raises(ParameterError, match="is no parameter"):
+            nb.run(noisy, tmp_path / "out.ipynb", {name: "x"})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_users_mistake_inside_a_notebook_is_one_line(tmp_path):
+    path = tmp_path / "bad.ipynb"
+    cell = nbformat.v4.new_code_cell('from vqlib.errors import DataError\nraise DataError("path: nothing there")')
+    parameters = nbformat.v4.new_code_cell('word = ""', metadata={"tags": ["parameters"]})
+    nbformat.write(small([parameters, cell]), path)
+    with pytest.raises(UserError) as caught:
+        nb.run(path, tmp_path / "out.ipynb", {})
+    assert str(caught.value) == "path: nothing there"
+    assert not (tmp_path / "out.ipynb").exists()
+    assert (tmp_path / "out.failed.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (["-r", "experiment", "sampel"], "did you mean 'sample'?"),
+        (["-r", "experiment", "sample", "-r", "run", "vq-1"], "did you mean 'vq-0'?"),
+        (["-r", "experimnt", "sample"], "did you mean 'experiment'?"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(parameters, message, tmp_path):
+    command = [sys.executable, "-m", "vqlib.nb", "run", "notebooks/02_train.ipynb", str(tmp_path / "out.ipynb")]
+    done = subprocess.run([*command, *parameters], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr

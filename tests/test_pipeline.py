@@ -1,0 +1,222 @@
+"""The whole pipeline at its smallest size, in a copy of the repository whose path has a space in it.
+
+The tests of this file build on one another in the order in which they stand: one `dvc repro` costs most of the time.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vqlib.params import ROOT
+from vqlib.provenance import TRAINING_CODE
+
+PIPELINE = "experiments/smoke/dvc.yaml"
+PARAMS = """\
+root: ../..
+params: experiments/smoke/params.yaml
+experiment:
+  name: smoke
+  title: The smallest experiment
+  data: {source: photos, image_size: 16, limit: 128}
+  network: {width: 8, num_embeddings: 16}
+  training: {steps: 20, batch_size: 16, learning_rate: 1e-3, device: cpu, log_every: 5, checkpoint_every: 6}
+runs:
+  vq-0: {variant: vq, bottleneck: vq, seed: 0}
+  projected-0: {variant: projected, bottleneck: projected, seed: 0}
+  projected_rows-0: {variant: projected_rows, bottleneck: projected_rows, seed: 0}
+  identity-0: {variant: identity, bottleneck: identity, seed: 0}
+"""
+TOY = '''"""Each value rounded to half a unit: a bottleneck without a codebook."""
+
+from vqlib.bottlenecks.identity import Bottleneck as Identity
+from vqlib.quantize import straight_through
+
+
+class Bottleneck(Identity):
+    def forward(self, z_e):
+        return straight_through(z_e, (2 * z_e).round() / 2), {}, None
+
+    def compress(self, z_e):
+        return None, (2 * z_e).round() / 2
+'''
+
+
+class Repository:
+    """A copy of the repository, and what one does in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def run(self, *command: str, ok: bool = True) -> str:
+        """Standard output and error of a command in the copy; asserts that it ends well (or, with ok=False, badly)."""
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=280)
+        text = done.stdout + done.stderr
+        assert (done.returncode == 0) is ok, text[-6000:]
+        return text
+
+    def repro(self, *options: str) -> list[str]:
+        """`dvc repro`; the names of the stages that ran."""
+        text = self.run(sys.executable, "-m", "dvc", "repro", PIPELINE, *options)
+        return re.findall(r"Running stage '(?:[^':]*:)?([^']+)'", text)
+
+    def files(self, *patterns: str) -> dict[str, bytes]:
+        found = [path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()]
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in found}
+
+
+def copy_of_repository(folder: Path) -> Repository:
+    """What git would commit now, as a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    copy = Repository(folder)
+    copy.run("git", "init", "-q")
+    commit(copy)
+    return copy
+
+
+def commit(copy: Repository) -> None:
+    copy.run("git", "add", "-A")
+    copy.run(
+        "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "state", "--allow-empty"
+    )
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Repository:
+    repository = copy_of_repository(tmp_path_factory.mktemp("a clone") / "vq vae")
+    smoke = repository.folder / "experiments" / "smoke"
+    smoke.mkdir()
+    (smoke / "params.yaml").write_text(PARAMS)
+    shutil.copy(ROOT / "dvc.yaml", smoke / "dvc.yaml")
+    return repository
+
+
+@pytest.mark.timeout(600)
+def test_repro_makes_models_results_and_report(copy):
+    stages = copy.repro()
+    runs = ["vq-0", "projected-0", "projected_rows-0", "identity-0"]
+    assert sorted(stages) == sorted(
+        ["notebooks", "prepare", "report", *(f"{s}@{run}" for s in ("train", "evaluate") for run in runs)]
+    )
+    for run in runs:
+        result = json.loads((copy.folder / f"results/smoke/{run}.json").read_text())
+        assert 0 < result["test"]["mse"] < 1
+        assert result["rate"]["bpp_32bit"] > 0
+        assert (copy.folder / f"runs/smoke/{run}/model.safetensors").stat().st_size > 1000
+    report = (copy.folder / "reports/smoke/README.md").read_text()
+    assert all(f"`{run.removesuffix('-0')}`" in report for run in runs)
+    assert not list(copy.folder.glob("checkpoints/*/*.safetensors"))  # deleted on success
+
+
+def test_nothing_runs_twice(copy):
+    assert copy.repro() == []
+
+
+def test_saving_notebooks_with_outputs_reruns_only_the_stripping(copy):
+    path = copy.folder / "notebooks/02_train.ipynb"
+    before = path.read_bytes()
+    shutil.copy(copy.folder / "executed/smoke/02_train-vq-0.ipynb", path)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    for cell, original in zip(notebook.cells, nbformat.reads(before, as_version=4).cells, strict=True):
+        cell["id"] = original.id  # JupyterLab keeps them
+    nbformat.write(notebook, path)
+    assert any(cell.get("outputs") for cell in notebook.cells)
+    assert copy.repro() == ["notebooks"]
+    path.write_bytes(before)
+    assert copy.repro() == ["notebooks"]
+
+
+def test_forced_rerun_leaves_the_lock_as_it_was(copy):
+    lock = (copy.folder / "experiments/smoke/dvc.lock").read_bytes()
+    assert len(copy.repro("--force")) == 11
+    assert (copy.folder / "experiments/smoke/dvc.lock").read_bytes() == lock
+
+
+KILLED = """
+import os, signal
+from vqlib import checkpoints, runs
+from vqlib.params import load_experiment
+
+save = checkpoints.save_state
+
+def save_and_die(folder, state):
+    save(folder, state)
+    if state.step == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.save_state = save_and_die
+experiment = load_experiment("smoke")
+runs.train_run(experiment, experiment.run("vq-0"))
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(copy):
+    lock = (copy.folder / "experiments/smoke/dvc.lock").read_bytes()
+    copy.run(sys.executable, "-c", KILLED, ok=False)
+    assert list(copy.folder.glob("checkpoints/*/*.safetensors"))
+    text = copy.run(sys.executable, "-m", "dvc", "repro", "-f", "-s", f"{PIPELINE}:train@vq-0")
+    assert "going on after step 12" in text
+    assert (copy.folder / "experiments/smoke/dvc.lock").read_bytes() == lock
+
+
+def test_a_new_variant_retrains_nothing_else(copy):
+    kept = copy.files("runs/smoke/*/model.safetensors", "results/smoke/*")
+    (copy.folder / "vqlib/bottlenecks/rounding.py").write_text(TOY)
+    params = copy.folder / "params.yaml"
+    params.write_text(params.read_text().replace("\nvariants:\n", "\nvariants:\n  rounding: {bottleneck: rounding}\n"))
+    smoke = copy.folder / "experiments/smoke/params.yaml"
+    smoke.write_text(smoke.read_text() + "  rounding-7: {variant: rounding, bottleneck: rounding, seed: 7}\n")
+    assert copy.repro() == ["train@rounding-7", "evaluate@rounding-7", "report"]
+    assert kept.items() <= copy.files("runs/smoke/*/model.safetensors", "results/smoke/*").items()
+    assert "`rounding`" in (copy.folder / "reports/smoke/README.md").read_text()
+
+
+def test_a_clone_without_data_finds_all_results_up_to_date(copy, tmp_path):
+    commit(copy)
+    clone = Repository(tmp_path / "clone")
+    copy.run("git", "clone", "-q", str(copy.folder), str(clone.folder))
+    text = clone.run(sys.executable, "-m", "dvc", "repro", "-P", "--allow-missing", "--dry")
+    assert "Running stage" not in text, text
+    assert "experiments/smoke" in text
+    source = clone.folder / "vqlib/quantize.py"
+    source.write_text(source.read_text() + "\n# changed\n")
+    text = clone.run(sys.executable, "-m", "dvc", "repro", "-P", "--allow-missing", "--dry")
+    assert "Running stage 'experiments/smoke/dvc.yaml:train@vq-0'" in text
+
+
+def test_every_experiment_has_the_same_pipeline_text():
+    texts = {path: path.read_text() for path in [ROOT / "dvc.yaml", *ROOT.glob("experiments/*/dvc.yaml")]}
+    assert len(texts) > 1
+    assert len(set(texts.values())) == 1
+    assert {path.parent.name for path in ROOT.glob("experiments/*/params.yaml")} == {
+        path.parent.name for path in ROOT.glob("experiments/*/dvc.yaml")
+    }
+
+
+def test_the_train_stage_depends_on_the_code_whose_digest_runs_record():
+    text = (ROOT / "dvc.yaml").read_text()
+    train = text[text.index("\n  train:") : text.index("\n  evaluate:")]
+    named = set(re.findall(r"- (vqlib/\S+\.py)", train))
+    assert named == {*TRAINING_CODE, "vqlib/bottlenecks/${item.bottleneck}.py"}
+
+
+def test_every_stage_depends_on_exact_files_that_exist():
+    text = (ROOT / "dvc.yaml").read_text()
+    for file in set(re.findall(r"- ((?:vqlib|notebooks)/\S+)", text)):
+        example = file.replace("${item.bottleneck}", "vq").replace("${experiment.data.source}", "photos")
+        assert (ROOT / example).is_file(), file
