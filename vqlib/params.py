@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 LearningRate = Annotated[float, Field(ge=1e-8, le=10)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Codes = Annotated[int, Field(ge=2, le=2**20)]
 
 
 class _Section(BaseModel):
@@ -43,7 +44,7 @@ class Network(_Section):
     """Encoder and decoder, and the codebook's size unless a variant sets its own."""
 
     width: int = Field(ge=1, le=4096)  # channels inside, and the dimension D of the latents
-    num_embeddings: int = Field(ge=2, le=2**20)  # K
+    num_embeddings: Codes  # K
     clean_skip: bool = False  # the ablation of networks.ResidualBlock
 
 
@@ -144,8 +145,9 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
         raise ParameterError(f"experiment {name!r} is not known{nearest(name, experiment_names(root))}")
     content = _read(root, file)
     _refuse_unknown(content, ["root", "params", "experiment", "runs", *(["variants"] if is_root else [])], file)
-    if content.get("params") != file:
-        raise ParameterError(f"{file}: params is {content.get('params')!r}; it must be {file!r}")
+    for key, value in (("root", "." if is_root else "../.."), ("params", file)):  # dvc.yaml relies on both
+        if content.get(key) != value:
+            raise ParameterError(f"{file}: {key} is {content.get(key)!r}; it must be {value!r}")
     described = _mapping(content, "experiment", file)
     if described.get("name") != name:
         raise ParameterError(f"{file}: experiment.name is {described.get('name')!r}; it must be {name!r}")
@@ -173,9 +175,11 @@ def _variant(name: str, entry: Any, root: Path) -> Variant:
     bottleneck = entry.get("bottleneck")
     if bottleneck not in known:
         raise ParameterError(f"{where}.bottleneck is {bottleneck!r}{nearest(str(bottleneck), known)}")
-    options = {key: value for key, value in entry.items() if key not in ("bottleneck", "weights")}
     accepted = constructor_arguments(root / "vqlib" / "bottlenecks" / f"{bottleneck}.py")
-    _refuse_unknown(options, [*accepted, "weights"], where)
+    _refuse_unknown(entry, ["bottleneck", "weights", *accepted], where)
+    options = {key: value for key, value in entry.items() if key in accepted}
+    _build(create_model("Options", __base__=_Section, **{key: (kind, None) for key, kind in accepted.items()}),
+           options, where)  # fmt: skip
     weights = entry.get("weights", {})
     return _build(Variant, {"name": name, "bottleneck": bottleneck, "options": options, "weights": weights}, where)
 
@@ -196,14 +200,19 @@ def _run(name: str, entry: Any, variants: dict[str, Variant], experiment: Experi
     return Run(name=name, variant=variant, seed=written.seed, learning_rate=rate)
 
 
-def constructor_arguments(file: Path) -> list[str]:
-    """Arguments that a file's ``Bottleneck`` takes, read without importing it (and torch with it)."""
+def constructor_arguments(file: Path) -> dict[str, Any]:
+    """Arguments that a variant may give to a file's ``Bottleneck``, and their types.
+
+    They are read without importing it (and torch with it). Not among them is ``embedding_dim``, the network's width.
+    """
+    types = {"bool": bool, "int": int, "float": float, "str": str}
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ClassDef) and node.name == "Bottleneck":
             found = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
-            if not found:
-                return ["num_embeddings", "embedding_dim"]  # inherited
-            return [argument.arg for argument in found[0].args.args[1:] + found[0].args.kwonlyargs]
+            written = found[0].args.args[1:] + found[0].args.kwonlyargs if found else []
+            accepted = {a.arg: types.get(ast.unparse(a.annotation), Any) if a.annotation else Any for a in written}
+            accepted.pop("embedding_dim", None)
+            return {**accepted, "num_embeddings": Codes}
     raise ParameterError(f"{file}: holds no class Bottleneck; vqlib/bottlenecks/__init__.py has the contract")
 
 
@@ -220,7 +229,10 @@ def _build(kind: type[_Section], values: dict, where: str) -> Any:
     key = path[0]
     if first["type"] == "extra_forbidden":
         raise ParameterError(f"{where}.{key} is not a known key{nearest(key, section.model_fields)}")
-    expected = _expected(section.model_json_schema()["properties"].get(key, {}))
+    schema = section.model_json_schema()["properties"].get(key, {})
+    expected = _expected(
+        schema["additionalProperties"] if len(path) > 1 and "additionalProperties" in schema else schema
+    )
     found = "missing" if first["type"] == "missing" else repr(first["input"])
     raise ParameterError(f"{where}.{'.'.join(path)} is {found}; it must be {expected}")
 
@@ -247,18 +259,23 @@ def _expected(schema: dict) -> str:
 
 
 def _root_name(root: Path) -> str:
-    return str(_mapping(_read(root, "params.yaml"), "experiment", "params.yaml").get("name"))
+    name = _mapping(_read(root, "params.yaml"), "experiment", "params.yaml").get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ParameterError(f"params.yaml: experiment.name is {name!r}; it must be lower-case letters, digits and _, "
+                             "and start with a letter")  # fmt: skip
+    return name
 
 
 def _read(root: Path, file: str) -> dict:
     try:
-        content = YAML(typ="safe", pure=True).load((root / file).read_text())
+        content = YAML(typ="safe", pure=True).load((root / file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParameterError(f"{file} is missing in {root}; every experiment has one") from None
     except (YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ParameterError(f"{file}{line}: not valid YAML 1.2 ({getattr(error, 'problem', None) or error})") from None
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ParameterError(f"{file}{line}: not valid YAML 1.2 ({reason})") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{file} must be a mapping with the keys root, params, experiment and runs")
     return content
