@@ -1,5 +1,11 @@
 """Small inputs that tests share."""
 
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -10,6 +16,15 @@ torch.set_num_threads(1)  # tensors of tests are so small that a second thread c
 
 VARIANTS = load_variants()  # all of the root's params.yaml: a new variant is tested with no edit
 NETWORK = Network(width=8, num_embeddings=512)  # 512 codes, since variants may name how many of them they use
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from vqlib.files import exclusive
+with exclusive(Path(sys.argv[1]), "training vq-0"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def make_split(images: int = 20, size: int = 16, seed: int = 0, name: str = "train") -> Split:
@@ -36,3 +51,16 @@ def make_experiment(root=ROOT, network: Network = NETWORK, **training) -> Experi
 
 def make_run(variant: str = "vq", seed: int = 0, learning_rate: float = 1e-3) -> Run:
     return Run(name=f"{variant}-{seed}", variant=VARIANTS[variant], seed=seed, learning_rate=learning_rate)
+
+
+@contextlib.contextmanager
+def held_by_another(folder: Path) -> Iterator[subprocess.Popen]:
+    """Another process that trains vq-0 in ``folder``, as far as locks can tell."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -2,25 +2,14 @@
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from support import held_by_another
 
 from vqlib import files
 from vqlib.errors import BusyError
 from vqlib.files import digest_of, digest_of_files, exclusive, json_bytes, write_atomically
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from vqlib.files import exclusive
-with exclusive(Path(sys.argv[1]), "training vq-0"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -79,9 +68,7 @@ def test_json_keeps_the_order_and_refuses_what_json_does_not_know():
 
 def test_a_second_process_is_refused_at_once_with_the_pid_of_the_first(tmp_path):
     folder = tmp_path / "run"
-    first = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
-    try:
-        assert first.stdout.readline() == "held\n"
+    with held_by_another(folder) as first:
         began = time.monotonic()
         with pytest.raises(BusyError) as caught, exclusive(folder, "training vq-0"):
             pass
@@ -90,14 +77,10 @@ def test_a_second_process_is_refused_at_once_with_the_pid_of_the_first(tmp_path)
         assert "\n" not in message
         assert str(folder) in message
         assert f"process {first.pid} is already training vq-0" in message
-        first.send_signal(signal.SIGKILL)
+        first.kill()
         first.wait()
         with exclusive(folder, "training vq-0"):  # the lock ends with its process, however that ends
             assert (folder / ".lock").read_text() == str(os.getpid())
-    finally:
-        first.kill()
-        first.wait()
-        first.stdout.close()
 
 
 def test_a_lock_ends_with_its_block(tmp_path):
