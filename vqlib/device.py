@@ -33,6 +33,7 @@ def make_deterministic() -> None:
     """The same bits from the same start (same machine, device, torch and thread count), and float32 that is float32."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a guard against bugs, for 5 % of a step on a CPU
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # on by default: convolutions of float32 would keep 10 bits of 23
     torch.set_float32_matmul_precision("highest")
