@@ -58,6 +58,7 @@ def test_deterministic_means_float32_products_and_no_choice_by_timing(restored_b
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.backends.cudnn.benchmark
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # on by default, and slow
     assert not torch.backends.cudnn.allow_tf32  # or convolutions in "float32" would keep 10 bits of 23
 
 

@@ -74,6 +74,19 @@ def test_the_comparison_of_runs_sees_seed_and_optimizer(tmp_path):
     assert trained(resume=state).history != whole.history
 
 
+def test_a_resumed_run_draws_what_it_would_have_drawn(tmp_path, monkeypatch):
+    def make_noisy_model(*arguments):
+        model = make_model(*arguments)
+        model.bottleneck.register_forward_pre_hook(lambda _, z_e: (z_e[0] + 0.1 * torch.randn_like(z_e[0]),))
+        return model
+
+    plain = trained()
+    monkeypatch.setattr("vqlib.training.make_model", make_noisy_model)
+    whole = trained()
+    assert not same(whole, plain)
+    assert same(trained(resume=interrupted(tmp_path, "vq", torch.float32, after=9)), whole)
+
+
 def test_a_run_does_not_depend_on_random_draws_elsewhere(tmp_path):
     first = trained()
     torch.manual_seed(99)
