@@ -43,7 +43,9 @@ def describe_hardware(device: torch.device) -> str:
     """What stands in every result: the GPU's name, or the number of CPU threads and the processor's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads of {_cpuinfo().get('model name') or platform.processor() or 'a CPU'}"
+    threads = torch.get_num_threads()
+    name = _cpuinfo().get("model name") or platform.processor() or "a CPU"
+    return f"{threads} thread{'s' if threads > 1 else ''} of {name}"
 
 
 def _cpu_flags() -> set[str]:

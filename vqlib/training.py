@@ -5,6 +5,7 @@ generators seeded by (seed, epoch, purpose), so a run that resumes ends with the
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -111,7 +112,7 @@ def train(
         last, epoch_ends, to_save = done == budget.steps, done % epoch_steps == 0, done % budget.checkpoint_every == 0
         to_log = last or done % budget.log_every == 0
         if (to_log or epoch_ends or to_save) and interval.first_bad():
-            raise diverged(run, budget, interval, model, len(images))
+            raise diverged(run, budget, interval, model, len(images), interval.first_bad())
         if to_log:
             row = {"step": done, "epoch": step // epoch_steps + 1, "split": "train", **interval.means()}
             history.append(row | statistics(model))
@@ -119,6 +120,8 @@ def train(
         if last or epoch_ends:
             row = {"step": done, "epoch": step // epoch_steps + 1, "split": "validation", **validate(model, held_out)}
             history.append(row)
+            if not math.isfinite(row["recon_loss"]):
+                raise diverged(run, budget, interval, model, len(images), done)
             if row["recon_loss"] < best_loss:
                 best_step, best_loss = done, row["recon_loss"]
                 best = {key: value.clone() for key, value in model.state_dict().items()}
@@ -178,9 +181,8 @@ class Interval:
         return row
 
 
-def diverged(run: Run, budget: Training, interval: Interval, model: VQVAE, images: int) -> DivergedError:
-    """The error that ends a run whose numbers stopped being finite; its ``report`` says all that is known."""
-    step = interval.first_bad()
+def diverged(run: Run, budget: Training, interval: Interval, model: VQVAE, images: int, step: int) -> DivergedError:
+    """The error that ends a run whose numbers are not finite since ``step``; its ``report`` says all that is known."""
     report = {
         "run": run.name,
         "first_bad_step": step,
