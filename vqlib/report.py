@@ -95,11 +95,11 @@ def missing_runs(results: Results) -> str:
 
 
 def findings(results: Results) -> str:
-    """experiments/<name>/FINDINGS.md with its placeholders filled in; for the root, that it judges nothing."""
+    """results/<name>/FINDINGS.md with its placeholders filled in; for the root, that it judges nothing."""
     experiment = results.experiment
-    path = experiment.root / "experiments" / experiment.name / "FINDINGS.md"
+    path = experiment.results / "FINDINGS.md"
     if path.is_file():
-        text = fill_in(path.read_text(), results, f"experiments/{experiment.name}/FINDINGS.md").strip() + "\n"
+        text = fill_in(path.read_text(), results, f"results/{experiment.name}/FINDINGS.md").strip() + "\n"
         return text if text.startswith("#") else f"## Findings\n\n{text}"
     if experiment.name == experiment_names(experiment.root)[0]:
         return f"## What it shows\n\n{JUDGES_NOTHING}"
