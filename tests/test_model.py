@@ -104,23 +104,32 @@ def alien_metadata(path):
     save_file({"weight": torch.zeros(3)}, path, metadata={"vqlib": "[1, 2]"})
 
 
+def a_number(path):
+    save_file({"weight": torch.zeros(3)}, path, metadata={"vqlib": "3"})
+
+
 def another_width(path):
-    saved(path)
-    network = {**NETWORK.model_dump(), "width": 12}
-    save_file(load_file(path), path, metadata={"vqlib": json.dumps({**described("vq"), "network": network})})
+    description = {**described("vq"), "network": {**NETWORK.model_dump(), "width": 12}}
+    save_model(path, make_model(NETWORK, VARIANTS["vq"]).state_dict(), description)
 
 
 def unknown_bottleneck(path):
-    saved(path)
-    variant = {**described("vq")["variant"], "bottleneck": "nowhere"}
-    save_file(load_file(path), path, metadata={"vqlib": json.dumps({**described("vq"), "variant": variant})})
+    description = {**described("vq"), "variant": {**described("vq")["variant"], "bottleneck": "nowhere"}}
+    save_model(path, make_model(NETWORK, VARIANTS["vq"]).state_dict(), description)
 
 
 def a_tensor_less(path):
-    saved(path)
-    tensors = load_file(path)
+    tensors = make_model(NETWORK, VARIANTS["vq"]).state_dict()
     tensors.pop("bottleneck.codebook")
-    save_file(tensors, path, metadata={"vqlib": json.dumps(described("vq"))})
+    save_model(path, tensors, described("vq"))
+
+
+def a_bit_flipped(path):
+    saved(path)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1  # among the weights: safetensors itself does not notice
+    path.write_bytes(content)
+    assert load_file(path)
 
 
 def truncated(path):
@@ -149,9 +158,11 @@ def missing(path):
     [
         alien,
         alien_metadata,
+        a_number,
         another_width,
         unknown_bottleneck,
         a_tensor_less,
+        a_bit_flipped,
         truncated,
         text,
         empty,

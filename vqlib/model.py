@@ -12,9 +12,21 @@ from torch.nn import functional as F
 
 from vqlib.bottlenecks import make_bottleneck
 from vqlib.errors import DataError
-from vqlib.files import write_atomically
+from vqlib.files import digest_of, write_atomically
 from vqlib.networks import Decoder, Encoder
 from vqlib.params import Network, Variant
+
+# what a file that is not ours, or not whole, may raise on the way to a model
+ALIEN = (
+    safetensors.SafetensorError,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+)
 
 
 class Output(NamedTuple):
@@ -69,7 +81,8 @@ def save_model(path: Path, tensors: dict[str, Tensor], description: dict[str, An
     ``description`` (JSON) must hold ``network`` and ``variant``, so that the file alone is enough for ``load_model``.
     """
     small = {name: _halved(tensor).cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(small, metadata={"vqlib": json.dumps(description, sort_keys=True)}))
+    text = json.dumps({**description, "sha256": digest_of(save(small))}, sort_keys=True)
+    write_atomically(path, save(small, metadata={"vqlib": text}))  # one entry: several come in random order
 
 
 def _halved(tensor: Tensor) -> Tensor:
@@ -86,12 +99,15 @@ def load_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["vqlib"])
+        tensors = load_file(path)
+        if digest_of(save(tensors)) != description.pop("sha256"):
+            raise ValueError("other weights than those that were saved")
         network, variant = Network(**description["network"]), Variant(**description["variant"])
         model = make_model(network, variant)
-        model.load_state_dict({name: _widened(tensor) for name, tensor in load_file(path).items()})
+        model.load_state_dict({name: _widened(tensor) for name, tensor in tensors.items()})
     except FileNotFoundError:
         raise DataError(f"{path}: no such model; the stage train makes it (dvc repro)") from None
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, ImportError, RuntimeError) as error:
+    except ALIEN as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a model of this project, or damaged ({reason})") from None
     return model.eval(), description
