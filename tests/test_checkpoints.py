@@ -1,12 +1,13 @@
 """Checkpoints on disk: what is kept, what a damaged one does, which run they belong to."""
 
 import os
+import shutil
 
 import pytest
 import torch
 from support import make_experiment, make_run
 
-from vqlib.checkpoints import State, checkpoint_folder, load_state, remove_states, save_state
+from vqlib.checkpoints import State, checkpoint_folder, forget, load_state, save_state
 from vqlib.provenance import determinants
 
 CPU = torch.device("cpu")
@@ -99,12 +100,34 @@ def test_a_full_disk_leaves_the_old_checkpoints(tmp_path, monkeypatch):
     assert names(tmp_path) == before
 
 
-def test_states_of_a_run_that_ended_well_are_removed(tmp_path):
+def test_states_of_a_run_that_ended_well_are_removed(tmp_path, monkeypatch):
+    monkeypatch.delenv("VQLIB_PIPELINE", raising=False)
     folder = tmp_path / "key"
     save_state(folder, state(1))
-    remove_states(folder)
-    remove_states(folder)
+    forget(folder)
+    forget(folder)
     assert not folder.exists()
+
+
+def test_in_a_pipeline_they_wait_until_the_notebook_has_ended_well(tmp_path, monkeypatch):
+    folder, later = tmp_path / "key", tmp_path / "later"
+    monkeypatch.setenv("VQLIB_PIPELINE", str(later))
+    save_state(folder, state(1))
+    forget(folder)
+    assert load_state(folder, warn=pytest.fail).step == 1
+    assert later.read_text() == str(folder)
+
+
+def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path):
+    save_state(tmp_path / "mine", state(1))
+    (mine,) = (tmp_path / "mine").iterdir()
+    (tmp_path / "other").mkdir()
+    shutil.copy(mine, tmp_path / "other" / mine.name)
+    mine.rename(mine.with_name(mine.name.replace("000000001", "000000007")))
+    for folder in ("mine", "other"):
+        said = []
+        assert load_state(tmp_path / folder, warn=said.append) is None
+        assert len(said) == 1
 
 
 CHANGES = {

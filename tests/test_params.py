@@ -108,7 +108,7 @@ TYPES = [
     ("learning_rate: 1e-4", "learning_rate: .inf", "learning_rate is inf; it must be a number from 1e-08 to 10"),
     ("learning_rate: 1e-4", "learning_rate: 0", "learning_rate is 0; it must be a number from 1e-08 to 10"),
     ("image_size: 32", "image_size: 30", "data.image_size is 30; it must be a multiple of 4 from 8 to 1,024"),
-    ("source: photos", "source: imagenet", "data.source is 'imagenet'; it must be one of photos, tiny_imagenet"),
+    ("source: photos", "source: flickr", "data.source is 'flickr'; it must be one of photos, tiny_imagenet"),
     ("source: photos", "source: photos, resize: best", "data.resize is 'best'; it must be one of adm, tv_bilinear,"),
     ("source: photos", "source: photos, limit: 0", "data.limit is 0; it must be an integer from 1 to 10,000,000 or nu"),
     ("source: photos", "source: photos, path: 3", "experiment.data.path is 3; it must be text or null"),
