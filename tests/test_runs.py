@@ -61,7 +61,8 @@ def root(tmp_path, monkeypatch):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     monkeypatch.setattr(runs, "open_split", open_stand_in)
-    monkeypatch.delenv("VQLIB_CHECKPOINTS", raising=False)
+    for name in ("VQLIB_CHECKPOINTS", "VQLIB_PIPELINE"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -113,7 +114,7 @@ def test_a_forced_rerun_writes_the_same_bytes(root):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(root, tmp_path_factory, capfd, when):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(root, capfd, when):
     killed = subprocess.run([sys.executable, "-c", KILLED, root, when], cwd=ROOT, timeout=120,
                             env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"})  # fmt: skip
     assert killed.returncode == -signal.SIGKILL
