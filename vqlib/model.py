@@ -16,17 +16,9 @@ from vqlib.files import digest_of, write_atomically
 from vqlib.networks import Decoder, Encoder
 from vqlib.params import Network, Variant
 
-# what a file that is not ours, or not whole, may raise on the way to a model
-ALIEN = (
-    safetensors.SafetensorError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    RuntimeError,
-)
+# What a file that is not ours, or not whole, may raise on the way to a model.
+ALIEN = (safetensors.SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, ImportError,
+         RuntimeError)  # fmt: skip
 
 
 class Output(NamedTuple):
