@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from support import NETWORK, held_by_another, make_experiment, make_run, make_split
 
-from vqlib import checkpoints, runs
+from vqlib import checkpoints, runs, training
 from vqlib.checkpoints import load_state
 from vqlib.errors import BusyError, DataError, DeviceError, DivergedError, StaleCodeError
 from vqlib.model import load_model
@@ -114,13 +114,17 @@ def test_a_forced_rerun_writes_the_same_bytes(root):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(root, capfd, when):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(root, monkeypatch, capfd, when):
     killed = subprocess.run([sys.executable, "-c", KILLED, root, when], cwd=ROOT, timeout=120,
                             env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"})  # fmt: skip
     assert killed.returncode == -signal.SIGKILL
     assert not (root / "runs/smoke/vq-0/model.safetensors").exists()
+    steps, done = [], 2 if when == "before" else 4
+    batch_indices = training.batch_indices
+    monkeypatch.setattr(training, "batch_indices", lambda step, *a: (steps.append(step), batch_indices(step, *a))[1])
     train_run(make_experiment(root, **BUDGET), make_run())
-    assert f"vq-0: going on after step {2 if when == 'before' else 4}" in capfd.readouterr().err
+    assert steps == list(range(done, 7))
+    assert f"vq-0: going on after step {done}" in capfd.readouterr().err
     resumed = made(root)
     shutil.rmtree(root / "runs")
     train_run(make_experiment(root, **BUDGET), make_run())
