@@ -4,6 +4,7 @@ They lie in ``checkpoints/<key>/``, where the key is a digest of everything that
 parameters, data or code never resume an old state. ``VQLIB_CHECKPOINTS`` names another folder than ``checkpoints``.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -32,8 +34,11 @@ def checkpoint_folder(root: Path, determinants: dict[str, Any]) -> Path:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write a checkpoint atomically and drop all but the last ``KEEP``."""
-    content = save(state.tensors, metadata={"record": json.dumps(state.record)})
+    """Write a checkpoint atomically and drop all but the last ``KEEP``. The caller has the folder to itself."""
+    for unfinished in folder.glob(".*.tmp"):  # by a process that was killed
+        unfinished.unlink(missing_ok=True)
+    metadata = {"place": _place(folder, state.step), "record": json.dumps(state.record)}
+    content = save(state.tensors, metadata=metadata)
     write_atomically(folder / f"{state.step:09d}-{digest_of(content)[:32]}.safetensors", content)
     for path in _newest_first(folder)[KEEP:]:
         path.unlink(missing_ok=True)
@@ -42,18 +47,42 @@ def save_state(folder: Path, state: State) -> None:
 def load_state(folder: Path, warn: Callable[[str], None]) -> State | None:
     """The newest undamaged checkpoint, or None. Each damaged one is passed over and said."""
     for path in _newest_first(folder):
-        content = path.read_bytes()
-        if digest_of(content)[:32] == path.stem.partition("-")[2]:
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            return State(int(path.stem[:9]), load(content), json.loads(header["__metadata__"]["record"]))
-        warn(f"checkpoint {path} is damaged; going back to the one before it, if there is one")
+        try:
+            return _read(path)
+        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError, OSError):
+            warn(f"checkpoint {path} is damaged; going back to the one before it, if there is one")
     return None
 
 
-def remove_states(folder: Path) -> None:
-    """Forget a run that has ended well."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _read(path: Path) -> State:
+    """Raises one of many errors unless the file is whole and was saved under this name in this folder."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    step, _, expected = path.stem.partition("-")
+    if digest[:32] != expected:
+        raise ValueError("other bytes than those that were saved")
+    content = path.read_bytes()
+    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    if metadata["place"] != _place(path.parent, int(step)):
+        raise ValueError("saved by another run, or at another step")
+    return State(int(step), load(content), json.loads(metadata["record"]))
+
+
+def _place(folder: Path, step: int) -> str:
+    return f"{folder.name}/{step}"
+
+
+def forget(folder: Path) -> None:
+    """Remove the states of a run that has ended well; in a pipeline, when the notebook that calls has ended well too.
+
+    Until then a stage that fails after the training would begin again from step 0. See ``vqlib.nb.run``.
+    """
+    later = os.environ.get("VQLIB_PIPELINE")
+    if later:
+        Path(later).write_text(str(folder.resolve()))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*-*.safetensors"), reverse=True)
+    return sorted((path for path in folder.glob("[0-9]*-*.safetensors") if path.is_file()), reverse=True)

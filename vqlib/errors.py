@@ -20,6 +20,10 @@ class DeviceError(UserError):
     """The device that was asked for is not there."""
 
 
+class StorageError(UserError, OSError):
+    """A disk is full, read-only or failing."""
+
+
 class BusyError(UserError):
     """Another process works on the same directory."""
 

@@ -1,7 +1,9 @@
 """Writing so that a crash at any moment leaves either the old file or the new one, and locking out second writers."""
 
 import contextlib
+import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -9,27 +11,72 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vqlib.errors import BusyError
+from vqlib.errors import BusyError, StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``: temporary file in the same directory, fsync, rename, fsync of the directory.
 
-    Raises OSError (full disk, read-only folder) with the old file untouched and no temporary file left.
+    Raises OSError (full disk, read-only folder) with the old file untouched and no temporary file left. What a writer
+    that was killed has left behind, the next one removes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _is_running(old.suffixes[-2][1:]):
+            old.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with _naming(path), open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
     sync_directory(path.parent)
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError of a file that is open already names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
+@contextlib.contextmanager
+def in_one_line(place: Path) -> Iterator[None]:
+    """A full, read-only or failing disk ends the work in one line that names the file, or else ``place``.
+
+    Raises:
+        StorageError: instead of any OSError.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mend = "free some space" if error.errno in FULL else "make it readable and writable"
+        what = error.filename or place
+        raise StorageError(f"{what}: {reason}; {mend} and start again: what was saved is kept") from None
 
 
 def sync_directory(folder: Path) -> None:
@@ -78,8 +125,9 @@ def exclusive(folder: Path, doing: str) -> Iterator[None]:
             raise BusyError(
                 f"{folder}: process {owner} is already {doing} here; wait for it or end it, then start again"
             ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+        with _naming(folder):
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
         yield

@@ -7,7 +7,11 @@ through papermill and takes out of the executed copy whatever changes from one r
 import argparse
 import os
 import re
+import shutil
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -15,10 +19,11 @@ from nbformat import NotebookNode
 
 from vqlib import errors
 from vqlib.errors import ParameterError, UserError
-from vqlib.files import write_atomically
+from vqlib.files import in_one_line, write_atomically
 from vqlib.params import ROOT, load_experiment, nearest
 
 PARAMETER = re.compile(r"[a-z][a-z0-9_]*")  # papermill writes the name into code, so nothing else may be one
+AGAIN = "start again: a training goes on from its last checkpoint"
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
@@ -78,9 +83,12 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
     An executed copy that failed stays beside the target as ``<name>.failed.ipynb``.
 
     Raises:
-        UserError: a parameter is not one of the notebook's, names no experiment or run, or the notebook raised one.
+        UserError: a parameter is not one of the notebook's, names no experiment or run, or the notebook raised one;
+            its kernel was killed; a file cannot be written.
+        KeyboardInterrupt: this process or the kernel was interrupted; the kernel has ended too.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     known = papermill.inspect_notebook(str(source))
@@ -92,20 +100,44 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
         if "run" in parameters:
             experiment.run(parameters["run"])
 
-    os.environ["VQLIB_PIPELINE"] = "1"  # progress in lines; see vqlib.progress
-    target.parent.mkdir(parents=True, exist_ok=True)
-    working = target.with_suffix(".failed.ipynb")
-    try:
-        executed = papermill.execute_notebook(
-            str(source), str(working), parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
-            stdout_file=sys.stdout, stderr_file=sys.stderr, extra_arguments=["--log-level=ERROR"],
-        )  # fmt: skip
-    except PapermillExecutionError as error:
-        if isinstance(getattr(errors, error.ename, None), type):
-            raise UserError(error.evalue) from None
-        raise
-    write_atomically(target, to_bytes(scrub(executed)))
-    working.unlink()
+    working, obsolete = target.with_suffix(".failed.ipynb"), target.with_suffix(".obsolete")
+    with in_one_line(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        obsolete.unlink(missing_ok=True)
+        # progress comes in lines (vqlib.progress); the file names checkpoints to delete at the end (vqlib.checkpoints)
+        os.environ["VQLIB_PIPELINE"] = str(obsolete.resolve())
+        try:
+            executed = papermill.execute_notebook(
+                str(source), str(working), parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
+                stdout_file=sys.stdout, stderr_file=sys.stderr, extra_arguments=["--log-level=CRITICAL"],
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            if error.ename == "KeyboardInterrupt":
+                raise KeyboardInterrupt from None
+            if isinstance(getattr(errors, error.ename, None), type):
+                raise UserError(error.evalue) from None
+            raise
+        except DeadKernelError:
+            raise UserError(f"{source.name}: its kernel was killed, perhaps for lack of memory; {AGAIN}") from None
+        finally:
+            del os.environ["VQLIB_PIPELINE"]
+        write_atomically(target, to_bytes(scrub(executed)))
+        working.unlink()
+        if obsolete.is_file():
+            shutil.rmtree(obsolete.read_text(), ignore_errors=True)
+            obsolete.unlink()
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the process that started this one has ended: a killed `dvc repro` leaves its command running."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,15 +152,22 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("output", type=Path)
     running.add_argument("-r", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"))
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the kernel is ended as on Ctrl-C
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()
     try:
         if given.command == "run":
             run(given.notebook, given.output, dict(given.parameters))
         else:
             for path in given.notebooks:
-                write_atomically(given.to / path.name if given.to else path, to_bytes(strip(read(path))))
+                with in_one_line(path):
+                    write_atomically(given.to / path.name if given.to else path, to_bytes(strip(read(path))))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"stopped; {AGAIN}", file=sys.stderr)
+        return 130
     return 0
 
 

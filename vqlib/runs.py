@@ -11,7 +11,7 @@ from vqlib.data.reader import open_split
 from vqlib.device import make_deterministic, pick_device, pick_precision
 from vqlib.errors import DivergedError
 from vqlib.evaluation import evaluate, reconstruction_strip
-from vqlib.files import digest_of, exclusive, json_bytes, write_atomically
+from vqlib.files import digest_of, exclusive, in_one_line, json_bytes, write_atomically
 from vqlib.model import load_model, save_model
 from vqlib.params import Experiment, Run
 from vqlib.progress import Progress
@@ -31,13 +31,14 @@ def train_run(experiment: Experiment, run: Run) -> Trained:
     """Train a run, resuming where a killed one stopped; write model.safetensors and the history's csv.
 
     Raises:
-        UserError: missing data, no such device, another process on the same run, divergence, code changed meanwhile.
+        UserError: missing data, no such device, another process on the same run, divergence, code changed meanwhile,
+            a disk that is full or read-only.
     """
     budget, folder = experiment.training, experiment.run_folder(run)
     device = pick_device(budget.device)
     precision = pick_precision(budget.precision, device)
     make_deterministic()
-    with exclusive(folder, f"training {run.name}"):
+    with in_one_line(folder), exclusive(folder, f"training {run.name}"):
         splits = [open_split(experiment.prepared, name, experiment.data.image_size) for name in ("train", "validation")]
         facts = provenance.determinants(experiment, run, splits[0].digest, device, precision)
         states = checkpoints.checkpoint_folder(experiment.root, facts)
@@ -72,7 +73,7 @@ def train_run(experiment: Experiment, run: Run) -> Trained:
                 },
             )
             write_atomically(experiment.results / f"{run.name}.csv", history_csv(trained.history))
-        checkpoints.remove_states(states)
+        checkpoints.forget(states)
     return trained
 
 
@@ -108,6 +109,8 @@ def evaluate_run(experiment: Experiment, run: Run) -> dict[str, Any]:
         **metrics,
     }
     result = rounded(result)
-    write_atomically(experiment.results / f"{run.name}.json", json_bytes(result))
-    write_atomically(experiment.results / f"{run.name}.png", reconstruction_strip(model, test, device))
+    strip = reconstruction_strip(model, test, device)
+    with in_one_line(experiment.results):
+        write_atomically(experiment.results / f"{run.name}.json", json_bytes(result))
+        write_atomically(experiment.results / f"{run.name}.png", strip)
     return result
