@@ -202,7 +202,7 @@ def test_preflight_says_the_size(tmp_path):
 
 def test_a_dead_worker_is_one_line(tmp_path, monkeypatch):
     source = replace(resolve(photos(), tmp_path), read=die)
-    monkeypatch.setattr(writer, "resolve", lambda data, root: source)
+    monkeypatch.setattr(writer, "resolve", lambda data, root, say: source)
     with pytest.raises(DataError, match="a worker process of prepare died"):
         prepare(photos(), tmp_path / "out", workers=2)
 

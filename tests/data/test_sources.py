@@ -147,7 +147,7 @@ def test_flipped_bit_in_a_member_is_noticed(tmp_path):
     source = resolve(tiny(path), tmp_path)
     item = source.items["train"][1]
     with zipfile.ZipFile(path) as archive:
-        offset = archive.getinfo(item.place).header_offset + 30 + len(item.place) + 50
+        offset = archive.getinfo(item.place[0]).header_offset + 30 + len(item.place[0]) + 50
     damaged = bytearray(path.read_bytes())
     damaged[offset] ^= 4
     path.write_bytes(damaged)

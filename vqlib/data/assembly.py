@@ -60,6 +60,10 @@ class Assembly:
             bar = Progress("prepared", sum(len(job.items) for job in pending), progress)
 
             def finished(job: Job, written: Written, bar: Progress = bar) -> None:
+                if written.dropped and self.source.whole:
+                    name, reason = next(iter(written.dropped.items()))
+                    raise DataError(f"{name} cannot be read ({reason}), and the source must be whole: get it again, "
+                                    "or set data.partial to true to go on without such images")  # fmt: skip
                 self.journal.note(job, written)
                 bar.add(len(job.items))
 

@@ -41,7 +41,7 @@ def prepare(
     with _in_one_line(folder), exclusive(folder, "preparing data"):
         for left_by_a_crash in folder.glob(".*.tmp"):
             left_by_a_crash.unlink()
-        source = resolve(data, root)
+        source = resolve(data, root, progress)
         header = _header(data, source)
         if (folder / "manifest.json").exists():
             return _check(folder, header, progress)

@@ -1,4 +1,4 @@
-"""The layouts that images come in, one file each. ``<source>.find(data, root)`` lists what is there as a ``Source``.
+"""The layouts that images come in, one file each: ``<source>.find(data, root, say)`` lists one as a ``Source``.
 
 A new layout costs one file here and its name in ``params.Data.source``. A source lists images in the order
 (wnid, file name), whatever order they lie in, so the same images in any layout give the same prepared data.
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from vqlib.data.progress import Say
 from vqlib.errors import DataError
 from vqlib.params import Data
 
@@ -39,15 +40,16 @@ class Source:
     classes: list[str]  # sorted; a label is the index in this list
     items: dict[str, list[Item]]
     read: Callable[[Any], bytes | Image.Image]  # place -> an image file, or RGB; runs in workers, so it can be pickled
+    whole: bool = False  # every image can be read: one that cannot ends the preparation instead of being dropped
 
 
-def resolve(data: Data, root: Path) -> Source:
+def resolve(data: Data, root: Path, say: Say | None = None) -> Source:
     """List the source that ``data`` names, with its limit applied and the validation images taken out of train.
 
     Raises:
         DataError: it is missing, partial, damaged or not the layout that was asked for.
     """
-    source = importlib.import_module(f"vqlib.data.sources.{data.source}").find(data, root)
+    source = importlib.import_module(f"vqlib.data.sources.{data.source}").find(data, root, say or _quiet)
     train = [item for _, of_class in by_class(source.items["train"]) for item in of_class[: data.limit]]
     items = {**source.items, "train": train}
     if "validation" not in items:
@@ -66,9 +68,18 @@ def by_class(items: list[Item]) -> list[tuple[str, list[Item]]]:
 
 
 def carve_validation(items: list[Item], every: int) -> tuple[list[Item], list[Item]]:
-    """(train, validation): of each class the images 0, every, 2 every, ... are for validation."""
-    train, validation = [], []
+    """(train, validation): of each class the images 0, every, 2 every, ... are for validation.
+
+    Classes of fewer than ``every`` images count together as one, so that each does not give up its only image.
+    """
+    train, validation, pooled = [], [], 0
     for _, of_class in by_class(items):
-        for position, item in enumerate(of_class):
+        is_small = len(of_class) < every
+        for position, item in enumerate(of_class, start=pooled if is_small else 0):
             (train if position % every else validation).append(item)
+        pooled += len(of_class) if is_small else 0
     return train, validation
+
+
+def _quiet(line: str) -> None:
+    pass

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from vqlib.data.progress import Say
 from vqlib.data.sources import Item, Source
 from vqlib.errors import DataError
 from vqlib.files import digest_of
@@ -26,7 +27,7 @@ SCALES = (Fraction(1, 5), Fraction(1, 4), Fraction(1, 3), Fraction(1, 2), Fracti
 STEPS = 4  # neighbouring crops are a fourth of their side apart
 
 
-def find(data: Data, root: Path) -> Source:
+def find(data: Data, root: Path, say: Say) -> Source:
     """Every crop of every photograph; ``data.path`` is not used."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:

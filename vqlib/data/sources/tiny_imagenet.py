@@ -5,13 +5,13 @@ The 10,000 images of test/ have no public labels and are not used. Fewer trainin
 original are fine; a class, an annotation or an annotated image that is missing is not.
 """
 
-import functools
 import re
 from collections import defaultdict
 from pathlib import Path
 
+from vqlib.data.progress import Say
 from vqlib.data.sources import Item, Source
-from vqlib.data.sources.trees import Tree, open_tree, read_file, read_member
+from vqlib.data.sources.trees import Tree, open_tree
 from vqlib.errors import DataError, ParameterError
 from vqlib.params import Data, raw_path
 
@@ -20,7 +20,7 @@ TRAIN = re.compile(r"train/([^/]+)/(?:images/([^/]+)|[^/]+_boxes\.txt)")
 WNID = re.compile(r"n\d{8}")
 
 
-def find(data: Data, root: Path) -> Source:
+def find(data: Data, root: Path, say: Say) -> Source:
     """List the zip at ``data.path``, or the folder there or at the same path without ``.zip``."""
     if data.path is None:
         raise ParameterError(
@@ -38,7 +38,7 @@ def find(data: Data, root: Path) -> Source:
     train = _train(tree)
     test = _test(tree, set(train))
     items = {"train": [item for wnid in sorted(train) for item in train[wnid]], "test": test}
-    return Source(sorted(train), items, functools.partial(read_file if path.is_dir() else read_member, str(path)))
+    return Source(sorted(train), items, tree.read_place)
 
 
 def _train(tree: Tree) -> dict[str, list[Item]]:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vqlib.data.images import BadImageError
 from vqlib.data.sources import MAX_BYTES, Item
+from vqlib.data.sources.digests import LISTS, fits, listed_digests
 from vqlib.errors import DataError
 
 
@@ -20,15 +22,25 @@ class Tree:
     path: Path
     top: str  # what stands before each name: "" or "tiny-imagenet-200/"
     sizes: dict[str, int]  # bytes of every file
+    digests: dict[str, str]  # of the files that SHA256SUMS or MD5SUMS lists, where there is one at the top
     reader: Callable[[str], bytes]
 
     def read(self, name: str) -> bytes:
+        self._check_size(name)
         return self.reader(self.top + name)
 
     def item(self, wnid: str, name: str, file: str) -> Item:
+        self._check_size(file)
+        return Item(wnid, name, str(self.sizes[file]), (self.top + file, self.digests.get(file, "")))
+
+    @property
+    def read_place(self) -> Callable[[tuple[str, str]], bytes]:
+        """``Source.read`` for the places of ``item``."""
+        return functools.partial(_read_checked, self.reader)
+
+    def _check_size(self, file: str) -> None:
         if self.sizes[file] > MAX_BYTES:
-            raise DataError(f"{self.path}: {file} has {self.sizes[file]:,} bytes; an image has at most {MAX_BYTES:,}")
-        return Item(wnid, name, str(self.sizes[file]), self.top + file)
+            raise DataError(f"{self.path}: {file} has {self.sizes[file]:,} bytes; it may have at most {MAX_BYTES:,}")
 
 
 def open_tree(path: Path, inside: str) -> Tree:
@@ -48,7 +60,20 @@ def open_tree(path: Path, inside: str) -> Tree:
         )
     top = tops.pop()
     under = {name.removeprefix(top): size for name, size in sizes.items() if name.startswith(top)}
-    return Tree(path, top, under, functools.partial(read_file if path.is_dir() else read_member, str(path)))
+    tree = Tree(path, top, under, {}, functools.partial(read_file if path.is_dir() else read_member, str(path)))
+    for listing in LISTS:
+        if listing in under:
+            tree.digests.update(listed_digests(tree.read(listing)))
+    return tree
+
+
+def _read_checked(reader: Callable[[str], bytes], place: tuple[str, str]) -> bytes:
+    """Raises BadImageError for a file that does not have the digest listed for it."""
+    name, digest = place
+    content = reader(name)
+    if digest and not fits(content, digest):
+        raise BadImageError("its digest is another than the one listed")
+    return content
 
 
 def read_file(folder: str, name: str) -> bytes:

@@ -1,0 +1,131 @@
+"""ImageNet (ILSVRC2012) in each of the layouts that it comes in, recognised by looking at what lies there.
+
+Whatever the layout, labels are indices of sorted wnids, the items are the same, and so are the prepared data.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from vqlib.data.progress import Say
+from vqlib.data.sources import MAX_BYTES, Item, Source, digests, parquet, tars
+from vqlib.data.sources.listing import Expected, Listed, whole_or_partial
+from vqlib.data.sources.validation import label_flat
+from vqlib.data.sources.wnid_tree import list_tree
+from vqlib.errors import DataError, ParameterError
+from vqlib.params import Data, raw_path
+
+TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+MD5 = {TRAIN_TAR: "1d675b47d978889d74fa0da5fadfb00e", VAL_TAR: "29b22e2961454d5413ddabcf34fc5622"}
+CLASS_TAR = re.compile(r"n\d{8}\.tar")
+VAL_NAME = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG")
+TRAIN_NAME = r"\1_\d+\.JPEG"  # in a folder tree, after train/(wnid)/
+MAX_CLASS_TAR = 2**31  # bytes
+KAGGLE = "ILSVRC/Data/CLS-LOC"
+
+
+ILSVRC2012 = Expected("ILSVRC2012", classes=1000, train=1_281_167, test=50_000, test_per_class=50)
+
+
+def find(data: Data, root: Path, say: Say) -> Source:
+    """List the folder at ``data.path``; where there is none, the archives may lie in the folder that should hold it."""
+    folder = place_of(data, root)
+    if not folder.exists() and (folder.parent / TRAIN_TAR).exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder} is missing: put ImageNet there as {', '.join(LAYOUTS)} (data/README.md has the files of each), "
+            "or let the environment variable VQLIB_RAW name the folder that stands in for data/raw"
+        )
+    found = [name for name, layout in LAYOUTS.items() if layout.is_in(folder)]
+    if len(found) != 1:
+        lying = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
+        raise DataError(
+            f"{folder}: found {' and '.join(found) or 'no layout of ImageNet'} (there lie {lying or 'no files'}); "
+            f"expected is one of {', '.join(f'{name} ({layout.sign})' for name, layout in LAYOUTS.items())}"
+        )
+    listed = LAYOUTS[found[0]].list(folder, data.partial)
+    source = whole_or_partial(listed, ILSVRC2012, data.partial, folder)
+    if found[0] == "archives":
+        _check_archives(folder, root, data.partial, say)
+    return source
+
+
+def place_of(data: Data, root: Path) -> Path:
+    """The folder that ``data.path`` names. Raises ParameterError where it is null."""
+    if data.path is None:
+        raise ParameterError(
+            f"data.path is null; for the source {data.source} it must be a folder such as data/raw/{data.source}"
+        )
+    return raw_path(data.path, root)
+
+
+def _archives(folder: Path, partial: bool) -> Listed:
+    train_tar, val_tar = folder / TRAIN_TAR, folder / VAL_TAR
+    if not val_tar.exists():
+        raise DataError(f"{val_tar} is missing, while {TRAIN_TAR} is there; put both into that folder")
+    train, flat = [], {}
+    for inner in tars.members(train_tar, CLASS_TAR, MAX_CLASS_TAR):
+        wnid = inner.name.removesuffix(".tar")
+        for image in tars.members(train_tar, re.compile(rf"{wnid}_\d+\.JPEG"), MAX_BYTES, within=inner):
+            train.append(Item(wnid, image.name, str(image.size), (0, image.offset, image.size)))
+    for image in tars.members(val_tar, VAL_NAME, MAX_BYTES):
+        flat[image.name] = (str(image.size), (1, image.offset, image.size))
+    test = label_flat(flat, folder, partial)
+    return Listed(train, test, functools.partial(tars.read_range, (str(train_tar), str(val_tar))))
+
+
+def _check_archives(folder: Path, root: Path, partial: bool, say: Say) -> None:
+    """Digests of a list beside the archives, and without ``partial`` those of the original, once for each file."""
+    for name, original in MD5.items():
+        for digest in {*([] if partial else [original]), *_listed_digests(folder, name)}:
+            digests.check_archive(folder / name, digest, root / "data" / "prepared" / "digests.json", say)
+
+
+def _listed_digests(folder: Path, name: str) -> list[str]:
+    lists = [digests.listed_digests((folder / file).read_bytes()) for file in digests.LISTS if (folder / file).exists()]
+    return [digest_of[name] for digest_of in lists if name in digest_of]
+
+
+def _folder(folder: Path, partial: bool, top: str = "") -> Listed:
+    return list_tree(folder / top, folder, TRAIN_NAME, partial)
+
+
+def _parquet(folder: Path, partial: bool) -> Listed:
+    paths = parquet.shards(_shard_folder(folder))
+    train = list(parquet.rows(paths["train"], 0))
+    test = list(parquet.rows(paths["validation"], len(paths["train"])))
+    labels = sorted({(item.wnid, label) for label, item in train + test})
+    numbers = [label for _, label in labels]
+    if len({wnid for wnid, _ in labels}) != len(labels) or numbers != sorted(set(numbers)):
+        raise DataError(
+            f"{folder}: labels are not in the order of wnids: {labels[:3]} ...; names or labels are mixed up"
+        )
+    read = functools.partial(parquet.read_row, tuple(map(str, paths["train"] + paths["validation"])))
+    return Listed([item for _, item in train], [item for _, item in test], read)
+
+
+def _shard_folder(folder: Path) -> Path:
+    return folder / "data" if (folder / "data").is_dir() else folder
+
+
+class Layout(NamedTuple):
+    """A way in which ImageNet lies on disk."""
+
+    sign: str  # what it is known by
+    is_in: Callable[[Path], bool]
+    list: Callable[[Path, bool], Listed]
+
+
+LAYOUTS = {
+    "archives": Layout(TRAIN_TAR, lambda folder: (folder / TRAIN_TAR).exists(), _archives),
+    "a folder tree": Layout("train/<wnid>", lambda folder: (folder / "train").is_dir(), _folder),
+    "Kaggle's tree": Layout(
+        f"{KAGGLE}/train", lambda folder: (folder / KAGGLE).is_dir(), functools.partial(_folder, top=KAGGLE)
+    ),
+    "parquet shards": Layout(
+        "data/train-*.parquet", lambda folder: any(_shard_folder(folder).glob("train-*.parquet")), _parquet
+    ),
+}
