@@ -60,7 +60,7 @@ def make_model(network: Network, variant: Variant, seed: int = 0) -> VQVAE:
     Encoder and decoder of one seed start equal for every variant, since the bottleneck draws last.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's, where weights are drawn
         encoder, decoder = (kind(network.width, network.clean_skip) for kind in (Encoder, Decoder))
         numbers = {"num_embeddings": network.num_embeddings, "embedding_dim": network.width, **variant.options}
         bottleneck = make_bottleneck(variant.bottleneck, **numbers)

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DOWNSAMPLING = 4  # two convolutions of stride 2
-
 
 class ResidualBlock(nn.Module):
     """``h + f(h)`` with ``h = relu(x)``; f is conv 3x3, BN, ReLU, conv 1x1, BN.

@@ -16,7 +16,6 @@ from PIL import Image
 from skimage.data import astronaut
 from torch import Tensor, nn
 
-from vqlib import figures
 from vqlib.batches import Images
 from vqlib.data import Split, open_split, prepare
 from vqlib.data.images import PROTOCOLS
@@ -24,7 +23,8 @@ from vqlib.evaluation import spread, to_8_bits
 from vqlib.model import VQVAE
 from vqlib.params import Data
 from vqlib.quantize import nearest_code
-from vqlib.style import WIDTH, styled
+from vqlib.reporting import figures
+from vqlib.reporting.style import WIDTH, styled
 
 COMMONEST = 6  # codes that get a colour of their own
 LIMIT = 1.7  # of both axes of the plane

@@ -61,9 +61,11 @@ def train(
     resume: State | None = None,
     save: Callable[[State], None] = lambda state: None,
     progress: Callable[[int, str], None] = lambda step, note: None,
+    model: VQVAE | None = None,
 ) -> Trained:
     """Train one run and return its best weights and its history.
 
+    The model is the run's own, from ``make_model``, unless one is given (which is then trained in place).
     ``save`` gets a checkpoint every ``checkpoint_every`` steps, to write before it returns (its tensors are the live
     ones), and ``resume`` takes one; ``progress`` gets (steps done, a note) at every log interval. Between two intervals
     nothing waits for the device.
@@ -81,7 +83,7 @@ def train(
             f"training.batch_size is {budget.batch_size}; it may be at most the {len(images)} images of train"
         )
 
-    model = make_model(experiment.network, run.variant, run.seed).to(device)
+    model = (model or make_model(experiment.network, run.variant, run.seed)).to(device)
     parameters = list(model.parameters())
     optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
     interval = Interval(model, device)
@@ -132,7 +134,10 @@ def train(
 
 
 class Interval:
-    """Sums over the steps since the last row, kept on the device so that no step waits for them."""
+    """Sums over the steps since the last row, kept on the device so that no step waits for them.
+
+    Where several symbols describe a position, codes are counted by the first.
+    """
 
     def __init__(self, model: VQVAE, device: torch.device):
         alphabets = model.bottleneck.alphabets

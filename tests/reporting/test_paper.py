@@ -2,7 +2,7 @@ from math import ceil, log
 
 import pytest
 
-from vqlib import paper
+from vqlib.reporting import paper
 
 
 def test_the_ratio_of_errors_and_its_uncertainty():

@@ -9,7 +9,7 @@ from PIL import Image
 from synthetic_results import NAME, make_repository
 
 from vqlib.errors import UserError
-from vqlib.results import ReportError, load_results
+from vqlib.reporting.results import ReportError, load_results
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ same bytes.
 
 from pathlib import Path
 
-from vqlib.exhibit import Exhibit
-from vqlib.exhibits import all_exhibits
 from vqlib.files import write_atomically
-from vqlib.findings import fill_in
-from vqlib.html import page
 from vqlib.params import ROOT, experiment_names
-from vqlib.results import Results, load_results
-from vqlib.style import image_bytes
-from vqlib.tables import Table, plain
+from vqlib.reporting.exhibit import Exhibit
+from vqlib.reporting.exhibits import all_exhibits
+from vqlib.reporting.findings import fill_in
+from vqlib.reporting.html import page
+from vqlib.reporting.results import Results, load_results
+from vqlib.reporting.style import image_bytes
+from vqlib.reporting.tables import Table, plain
 
 JUDGES_NOTHING = """\
 This experiment shows how things work and judges nothing. Its images are crops of a few photographs, its network is

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from vqlib.html import to_html
-from vqlib.results import Results
-from vqlib.style import image_bytes
-from vqlib.tables import Table, plain
+from vqlib.reporting.html import to_html
+from vqlib.reporting.results import Results
+from vqlib.reporting.style import image_bytes
+from vqlib.reporting.tables import Table, plain
 
 SETTINGS = {
     "steps": "{} steps",

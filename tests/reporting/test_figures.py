@@ -8,8 +8,8 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from vqlib import figures, paper
-from vqlib.style import WIDTH, image_bytes, palette
+from vqlib.reporting import figures, paper
+from vqlib.reporting.style import WIDTH, image_bytes, palette
 
 FEW = ["vq", "projected", "projected_rows", "identity"]
 MANY = [*FEW, *(f"a_rather_long_name_{i}" for i in range(12))]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vqlib.errors import UserError
 from vqlib.params import ROOT, Experiment, load_experiment, load_variants
-from vqlib.tables import half_interval
+from vqlib.reporting.tables import half_interval
 
 SUFFIXES = (".json", ".csv", ".png")
 EVALUATION = {

@@ -9,10 +9,10 @@ import math
 import operator
 import re
 
-from vqlib import paper
 from vqlib.params import nearest
-from vqlib.results import ReportError, Results
-from vqlib.tables import number
+from vqlib.reporting import paper
+from vqlib.reporting.results import ReportError, Results
+from vqlib.reporting.tables import number
 
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 OPERATORS = {"/": operator.truediv, "*": operator.mul, "+": operator.add, "-": operator.sub}

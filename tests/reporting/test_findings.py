@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from synthetic_results import NAME, add_runs, evaluation, make_repository
 
-from vqlib.exhibits import all_exhibits
-from vqlib.findings import fill_in
-from vqlib.report import report_markdown
-from vqlib.results import ReportError, Results, load_results
-from vqlib.tables import number
+from vqlib.reporting.exhibits import all_exhibits
+from vqlib.reporting.findings import fill_in
+from vqlib.reporting.report import report_markdown
+from vqlib.reporting.results import ReportError, Results, load_results
+from vqlib.reporting.tables import number
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
-from vqlib import figures, paper
-from vqlib.exhibit import Exhibit, provenance
-from vqlib.results import Results
-from vqlib.style import palette
-from vqlib.tables import NOTHING, Table, number, plain
+from vqlib.reporting import figures, paper
+from vqlib.reporting.exhibit import Exhibit, provenance
+from vqlib.reporting.results import Results
+from vqlib.reporting.style import palette
+from vqlib.reporting.tables import NOTHING, Table, number, plain
 
 PROJECTED = ("projected", "projected_rows")  # the text's axis and the released code's
 LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from vqlib.style import WIDTH, marker, styled
-from vqlib.tables import half_interval, number
+from vqlib.reporting.style import WIDTH, marker, styled
+from vqlib.reporting.tables import half_interval, number
 
 MOST_THUMBNAILS = 64
 RAW_BPP = 24  # of an 8-bit RGB image
