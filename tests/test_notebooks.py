@@ -47,7 +47,7 @@ def test_the_tour_runs_from_a_fresh_clone(tmp_path):
 
 
 def small(cells: list) -> nbformat.NotebookNode:
-    return nbformat.v4.new_notebook(cells=cells)
+    return nb.strip(nbformat.v4.new_notebook(cells=cells))
 
 
 @pytest.fixture

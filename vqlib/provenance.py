@@ -7,7 +7,7 @@ import torch
 from vqlib.device import describe_hardware
 from vqlib.errors import StaleCodeError
 from vqlib.files import digest_of_files
-from vqlib.params import Experiment, Run
+from vqlib.params import ROOT, Experiment, Run
 
 # What decides how a run is trained, besides parameters and data. dvc.yaml names the same files (a test compares).
 TRAINING_CODE = (
@@ -22,9 +22,26 @@ TRAINING_CODE = (
 )
 
 
+def _imported() -> dict[str, str]:
+    """Digests of the code as this process has it: when a file changes later, the old module stays in use."""
+    bottlenecks = [path.relative_to(ROOT).as_posix() for path in (ROOT / "vqlib" / "bottlenecks").glob("*.py")]
+    return {file: digest_of_files([ROOT / file], ROOT) for file in {*TRAINING_CODE, *bottlenecks}}
+
+
+IMPORTED = _imported()
+
+
 def code_digest(experiment: Experiment, run: Run) -> str:
-    """sha256 over the files that decide how ``run`` is trained."""
+    """sha256 over the files that decide how ``run`` is trained.
+
+    Raises:
+        StaleCodeError: one of them has changed since this process imported it, so that the old code would run.
+    """
     files = [*TRAINING_CODE, f"vqlib/bottlenecks/{run.variant.bottleneck}.py"]
+    for file in files:
+        if file in IMPORTED and digest_of_files([experiment.root / file], experiment.root) != IMPORTED[file]:
+            raise StaleCodeError(f"{run.name}: {file} is not as it was when this process imported it, nothing is kept; "
+                                 "restart the kernel or the program, then start the run again")  # fmt: skip
     return digest_of_files([experiment.root / file for file in files], experiment.root)
 
 
@@ -65,9 +82,3 @@ def describe(experiment: Experiment, run: Run, facts: dict[str, Any], train_imag
         "code": facts["code"][:12],
         "data": facts["data"][:12],
     }
-
-
-def refuse_changed_code(before: str, after: str, doing: str) -> None:
-    """Raises StaleCodeError when the code changed under a run: DVC would record the new code for the old result."""
-    if before != after:
-        raise StaleCodeError(f"{doing}: the code changed while it ran; nothing was kept of it, start it again")

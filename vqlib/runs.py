@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from vqlib import checkpoints, provenance
 from vqlib.data.reader import open_split
 from vqlib.device import make_deterministic, pick_device, pick_precision
-from vqlib.errors import DivergedError
+from vqlib.errors import DataError, DivergedError
 from vqlib.evaluation import evaluate, reconstruction_strip
 from vqlib.files import digest_of, exclusive, in_one_line, json_bytes, write_atomically
 from vqlib.model import load_model, save_model
@@ -61,7 +62,7 @@ def train_run(experiment: Experiment, run: Run) -> Trained:
                 raise DivergedError(f"{error}; the report is {states / 'diverged.json'}") from None
             finally:
                 shown.close()
-            provenance.refuse_changed_code(facts["code"], provenance.code_digest(experiment, run), run.name)
+            provenance.code_digest(experiment, run)  # DVC would record changed code for this result: refused
             description = provenance.describe(experiment, run, facts, len(splits[0].images), device)
             save_model(
                 folder / "model.safetensors",
@@ -88,13 +89,25 @@ def history_csv(history: list[dict[str, Any]]) -> bytes:
 
 
 def evaluate_run(experiment: Experiment, run: Run) -> dict[str, Any]:
-    """Evaluate a run's saved weights over the test split; write its json and its strip of reconstructions."""
+    """Evaluate a run's saved weights over the test split; write its json and its strip of reconstructions.
+
+    Raises:
+        DataError: no model, or one that was trained as another variant or on other data than those prepared now.
+        DivergedError: a metric is not finite.
+    """
     file = experiment.run_folder(run) / "model.safetensors"
     model, description = load_model(file)
     device = pick_device(experiment.training.device)
     make_deterministic()
     train_split, test = (open_split(experiment.prepared, n, experiment.data.image_size) for n in ("train", "test"))
+    trained_as = (description["variant"], description["provenance"]["data"])
+    if trained_as != (run.variant.model_dump(), test.digest[: len(trained_as[1])]):
+        raise DataError(f"{file}: trained as another variant or on other data than there are now in params.yaml and "
+                        f"{experiment.prepared}; train the run again")  # fmt: skip
     metrics = evaluate(model.to(device), train_split, test, device)
+    for key, value in metrics["test"].items():
+        if value is not None and not math.isfinite(value):
+            raise DivergedError(f"{run.name}: {key} on the test split is {value}; the weights in {file} are of no use")
     result = {
         "experiment": experiment.name,
         "run": run.name,
