@@ -56,7 +56,7 @@ def write_results(root: Path, run: str, experiment: str = NAME) -> None:
                        "width": 32, "num_embeddings": 512, "batch_size": 64, "steps": 2000, "learning_rate": 0.001,
                        "code": f"{sum(run.encode()):012x}", "data": "d" * 12},
         "test": metrics(), "train": metrics(),
-        "rate": {"bpp_codes": 0.5625 * codes, "bpp_32bit": 0.5625 * codes + reals / 32,
+        "rate": {"bpp_codes": 0.5625 if codes else None, "bpp_32bit": 0.5625 * codes + reals / 32,
                  "bpp_8bit": 0.5625 * codes + reals / 128},
     }  # fmt: skip
     folder = root / "results" / experiment

@@ -52,7 +52,7 @@ def distortion_rate(results: Results) -> Exhibit:
     rows, told = [], {}
     for model in results.models:
         runs = results.runs[results.runs["variant"] == model].to_dict("records")
-        continuous = runs[0]["rate.bpp_32bit"] > runs[0]["rate.bpp_codes"]
+        continuous = runs[0]["rate.bpp_32bit"] != runs[0]["rate.bpp_codes"]  # which is NaN without codes
         bits = {32: ("rate.bpp_32bit", "test.psnr"), 8: ("rate.bpp_8bit", "test.psnr_8bit")} if continuous else {
             0: ("rate.bpp_32bit", "test.psnr")}  # fmt: skip
         rows += [(model, width, run[bpp], run.get(psnr)) for run in runs for width, (bpp, psnr) in bits.items()]
