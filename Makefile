@@ -4,7 +4,7 @@ EXPERIMENT ?= sample
 ARGS ?=
 
 pipeline = $(if $(filter-out sample,$(EXPERIMENT)),experiments/$(EXPERIMENT)/dvc.yaml,dvc.yaml)
-experiments = sample $(patsubst experiments/%/dvc.yaml,%,$(wildcard experiments/*/dvc.yaml))
+experiments = sample $(patsubst experiments/%/params.yaml,%,$(wildcard experiments/*/params.yaml))
 
 # What the user's shell has set must not reach the stages: their `python` is the one of .venv, and only that.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -53,7 +53,8 @@ clean:
 
 checked:
 	@test -e .git || { echo 'vqlib: this folder is no git clone, and DVC needs one; use git clone, not a download' >&2; exit 1; }
-	@test -f '$(pipeline)' || { echo 'vqlib: EXPERIMENT may be one of: $(experiments); there is no $(pipeline)' >&2; exit 1; }
+	@test -f '$(dir $(pipeline))params.yaml' || { echo 'vqlib: EXPERIMENT may be one of: $(experiments)' >&2; exit 1; }
+	@test -f '$(pipeline)' || cp dvc.yaml '$(pipeline)'  # one text for all; committed with an experiment's first results
 
 .venv:
 	@sh tools/venv.sh

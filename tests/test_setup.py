@@ -186,9 +186,9 @@ def test_repro_outside_a_git_clone_says_so_before_anything_is_installed(clone):
 def test_repro_names_the_experiments_when_one_is_unknown(clone):
     (clone.folder / ".git").mkdir()
     (clone.folder / "experiments" / "cifar10").mkdir(parents=True)
-    (clone.folder / "experiments" / "cifar10" / "dvc.yaml").touch()
+    (clone.folder / "experiments" / "cifar10" / "params.yaml").touch()
     result = clone.make("repro", "EXPERIMENT=nope")
-    assert "EXPERIMENT may be one of: sample cifar10; there is no experiments/nope/dvc.yaml" in result.stderr
+    assert "EXPERIMENT may be one of: sample cifar10\n" in result.stderr
     assert result.asked == []
 
 
