@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from vqlib.errors import UserError
+from vqlib.files import in_one_line
 from vqlib.params import load_experiment
 
 
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif given.command == "report":
             from vqlib.reporting.report import write_report
 
-            print(write_report(experiment.name))
+            with in_one_line(experiment.reports):
+                print(write_report(experiment.name))
         else:
             run = experiment.run(given.run)
             from vqlib import runs
@@ -40,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what is saved", file=sys.stderr)
+        return 130
     return 0
 
 

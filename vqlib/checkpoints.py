@@ -37,8 +37,8 @@ def save_state(folder: Path, state: State) -> None:
     """Write a checkpoint atomically and drop all but the last ``KEEP``. The caller has the folder to itself."""
     for unfinished in folder.glob(".*.tmp"):  # by a process that was killed
         unfinished.unlink(missing_ok=True)
-    metadata = {"place": _place(folder, state.step), "record": json.dumps(state.record)}
-    content = save(state.tensors, metadata=metadata)
+    text = json.dumps({"place": _place(folder, state.step), "record": state.record})
+    content = save(state.tensors, metadata={"state": text})  # one entry: several come in random order
     write_atomically(folder / f"{state.step:09d}-{digest_of(content)[:32]}.safetensors", content)
     for path in _newest_first(folder)[KEEP:]:
         path.unlink(missing_ok=True)
@@ -56,16 +56,19 @@ def load_state(folder: Path, warn: Callable[[str], None]) -> State | None:
 
 def _read(path: Path) -> State:
     """Raises one of many errors unless the file is whole and was saved under this name in this folder."""
+    if not path.is_file():
+        raise ValueError("no file")  # opening a pipe would wait for ever
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     step, _, expected = path.stem.partition("-")
     if digest[:32] != expected:
         raise ValueError("other bytes than those that were saved")
     content = path.read_bytes()
-    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    if metadata["place"] != _place(path.parent, int(step)):
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    described = json.loads(header["__metadata__"]["state"])
+    if described["place"] != _place(path.parent, int(step)):
         raise ValueError("saved by another run, or at another step")
-    return State(int(step), load(content), json.loads(metadata["record"]))
+    return State(int(step), load(content), described["record"])
 
 
 def _place(folder: Path, step: int) -> str:
@@ -85,4 +88,4 @@ def forget(folder: Path) -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("[0-9]*-*.safetensors") if path.is_file()), reverse=True)
+    return sorted(folder.glob("[0-9]*-*.safetensors"), reverse=True)

@@ -1,0 +1,185 @@
+"""Signals to a training's kernel, to papermill and to `dvc repro`: what is lost, what is left running, what is said.
+
+The tests of this file build on one another in the order in which they stand: all interrupt one run, and the last one
+lets it end. Each waits for two new checkpoints before it interrupts.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_pipeline import copy_of_repository
+from training_trials import last_step, outcome, write_prepared
+
+EVERY = 50
+PARAMS = f"""\
+root: ../..
+params: experiments/smoke/params.yaml
+experiment:
+  name: smoke
+  title: A run that is long enough to be interrupted
+  data: {{source: photos, image_size: 16}}
+  network: {{width: 8, num_embeddings: 16}}
+  training: {{steps: 8000, batch_size: 4, learning_rate: 1e-3, device: cpu, precision: float32, log_every: 1000,
+             checkpoint_every: {EVERY}}}
+runs:
+  vq-0: {{variant: vq, bottleneck: vq, seed: 0}}
+"""
+NOTEBOOK = "build/smoke/02_train.ipynb"
+EXECUTED = "executed/smoke/02_train-vq-0.ipynb"
+COMMANDS = {
+    "papermill": ["vqlib.nb", "run", NOTEBOOK, EXECUTED, "-r", "experiment", "smoke", "-r", "run", "vq-0"],
+    "dvc repro": ["dvc", "repro", "-s", "experiments/smoke/dvc.yaml:train@vq-0"],
+}
+# (what is started, who gets the signal, which)
+CASES = [
+    ("papermill", "papermill", "SIGTERM"),
+    ("papermill", "papermill", "SIGINT"),
+    ("papermill", "papermill", "SIGKILL"),
+    ("papermill", "kernel", "SIGTERM"),
+    ("papermill", "kernel", "SIGINT"),
+    ("papermill", "kernel", "SIGKILL"),
+    ("dvc repro", "dvc repro", "SIGTERM"),
+    ("dvc repro", "dvc repro", "SIGKILL"),
+    ("dvc repro", "terminal", "SIGINT"),  # Ctrl-C: to all processes of the foreground
+    ("dvc repro", "terminal", "SIGHUP"),
+]
+PATIENCE = 120  # seconds for what takes a few on an idle machine
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A copy of the repository with a prepared array, ready for the stage train."""
+    root = tmp_path_factory.mktemp("signals") / "copy"
+    copy = copy_of_repository(root)
+    (root / "experiments/smoke").mkdir()
+    (root / "experiments/smoke/params.yaml").write_text(PARAMS)
+    shutil.copy(root / "dvc.yaml", root / "experiments/smoke/dvc.yaml")
+    write_prepared(root / "data/prepared/smoke")
+    copy.run(sys.executable, "-m", "vqlib.nb", "strip", "notebooks/02_train.ipynb", "--to", "build/smoke")
+    return root
+
+
+class Started:
+    """A command in a process group of its own, as a terminal would start it."""
+
+    def __init__(self, root: Path, name: str):
+        self.root, self.log = root, root / f"{time.monotonic_ns()}.log"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("VQLIB_")}
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", *COMMANDS[name]], cwd=root, stdout=log, stderr=log,
+                                            env=environment, start_new_session=True)  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def kernel(self) -> int:
+        """The process that holds the run, by its lock."""
+        lock = self.root / "runs/smoke/vq-0/.lock"
+        return int((lock.read_text() if lock.exists() else "") or 0)
+
+    def until_trained(self, steps: int) -> None:
+        wait_for(lambda: last_step(self.root) >= steps or self.process.poll() is not None, self.said)
+        assert last_step(self.root) >= steps, self.said()
+
+    def processes(self) -> list[int]:
+        """The command, its children and theirs; none when it has ended."""
+        found = [] if self.process.poll() is not None else [self.process.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, task.read_text().split())
+        return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, what=lambda: "") -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("command", "target", "name"),
+    [pytest.param(*case, marks=pytest.mark.faults if case is not CASES[0] else ()) for case in CASES],
+)
+def test_a_signal(attempt, root, command, target, name):
+    with attempt("training", f"{name} to {target}") as seen, Started(root, command) as started:
+        before = last_step(root)
+        started.until_trained(before + 2 * EVERY)
+        if before:
+            assert f"going on after step {before:,}" in started.said()
+        processes = started.processes()
+        assert started.kernel() in processes
+        if target == "terminal":
+            os.killpg(started.process.pid, signal.Signals[name])
+        else:
+            os.kill(started.kernel() if target == "kernel" else started.process.pid, signal.Signals[name])
+        wait_for(lambda: not any(map(is_running, processes)), lambda: f"{processes}: {started.said()}")
+        assert started.process.wait() != 0
+        assert last_step(root) >= before + 2 * EVERY
+        assert not (root / "runs/smoke/vq-0/model.safetensors").exists(), "the run ended before it was interrupted"
+        if command == "papermill" and (target, name) != ("papermill", "SIGKILL"):
+            last = started.said().splitlines()[-1]
+            assert "start again: a training goes on from its last checkpoint" in last
+            assert "Traceback" not in started.said()
+        seen("every process ended, checkpoints kept, the next start went on from the last")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_second_start_while_the_first_runs_is_refused(attempt, root, command):
+    with attempt("training", f"second {command} while the first runs") as seen, Started(root, "papermill") as first:
+        before = last_step(root)
+        first.until_trained(before + EVERY)
+        with Started(root, command) as second:
+            assert second.process.wait(PATIENCE) != 0
+            lines = [line for line in second.said().splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert f"process {first.kernel()} is already training vq-0 here" in lines[0]
+        assert "Traceback" not in second.said()
+        first.until_trained(last_step(root) + EVERY)
+        seen("refused in one line with the first one's pid; the first went on")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_after_all_that_the_run_ends_the_same(attempt, root):
+    with attempt("training", "run interrupted by all these signals, then left alone") as seen:
+        with Started(root, "dvc repro") as last:
+            before = last_step(root)
+            wait_for(lambda: last.process.poll() is not None)
+            assert last.process.returncode == 0, last.said()
+            assert f"going on after step {before:,}" in last.said()
+        assert not list(root.glob("checkpoints/*"))
+        made = outcome(root)
+        shutil.rmtree(root / "runs")
+        shutil.rmtree(root / "results")
+        with Started(root, "papermill") as whole:
+            wait_for(lambda: whole.process.poll() is not None)
+            assert "going on" not in whole.said()
+        assert outcome(root) == made
+        seen("same bytes as an uninterrupted run")
