@@ -5,6 +5,8 @@ through papermill and takes out of the executed copy whatever changes from one r
 """
 
 import argparse
+import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -103,7 +105,6 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
     working, obsolete = target.with_suffix(".failed.ipynb"), target.with_suffix(".obsolete")
     with in_one_line(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        obsolete.unlink(missing_ok=True)
         # progress comes in lines (vqlib.progress); the file names checkpoints to delete at the end (vqlib.checkpoints)
         os.environ["VQLIB_PIPELINE"] = str(obsolete.resolve())
         try:
@@ -128,16 +129,21 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
             obsolete.unlink()
 
 
-def end_with_parent() -> None:
-    """Get SIGTERM when the process that started this one has ended: a killed `dvc repro` leaves its command running."""
-    parent = os.getppid()
+def end_with_dvc() -> None:
+    """Get SIGTERM when the `dvc repro` that started this process has ended, which would leave its command running."""
+    import psutil
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+    ancestors = itertools.pairwise([psutil.Process(), *psutil.Process().parents()])
+    found = next((pair for pair in ancestors if not pair[1].name().endswith("sh")), None)  # some shells stay in between
+
+    def watch(command: psutil.Process, dvc: psutil.Process) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while command.ppid() == dvc.pid:
+                time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True).start()
+    if found:
+        threading.Thread(target=watch, args=found, daemon=True).start()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -154,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the kernel is ended as on Ctrl-C
     if "DVC_STAGE" in os.environ:
-        end_with_parent()
+        end_with_dvc()
     try:
         if given.command == "run":
             run(given.notebook, given.output, dict(given.parameters))

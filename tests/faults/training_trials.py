@@ -38,7 +38,7 @@ def call(function: Callable, *arguments) -> Ended:
     process.start()
     theirs.close()
     value, errors, grown = None, "", 0
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, OSError):  # killed between two messages, or in one
         while True:
             kind, content = ours.recv()
             if kind == "stderr":
