@@ -1,10 +1,8 @@
-"""The pictures of notebooks/00_tour.ipynb: tensors in, a matplotlib Figure out; and how its toy bottleneck is found."""
+"""The pictures of notebooks/00_tour.ipynb: tensors in, a matplotlib Figure out."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from tempfile import TemporaryDirectory
-from types import ModuleType
 
 import numpy as np
 import seaborn as sns
@@ -14,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 from skimage.data import astronaut
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqlib.batches import Images
 from vqlib.data import Split, open_split, prepare
@@ -48,13 +46,6 @@ def photograph(size: int = 128) -> Tensor:
 def pixels(x: Tensor) -> np.ndarray:
     """(B, 3, H, W) in [-1, 1] to (B, H, W, 3) uint8."""
     return to_8_bits(x).byte().permute(0, 2, 3, 1).numpy()
-
-
-def as_if_in_a_file(name: str, bottleneck: type[nn.Module]) -> None:
-    """In this process, ``bottleneck`` is what ``vqlib/bottlenecks/<name>.py`` would hold."""
-    module = ModuleType(f"vqlib.bottlenecks.{name}")
-    module.Bottleneck = bottleneck
-    sys.modules[module.__name__] = module
 
 
 @styled
