@@ -77,7 +77,7 @@ class Started:
         environment["SHELL"] = "/bin/sh" if name.endswith("sh") else "/bin/bash"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen([sys.executable, "-m", *COMMANDS[name]], cwd=root, stdout=log, stderr=log,
-                                            env=environment, start_new_session=True)  # fmt: skip
+                                            env=environment, start_new_session=True, preexec_fn=heed_ctrl_c)  # fmt: skip
 
     def __enter__(self):
         return self
@@ -107,6 +107,11 @@ class Started:
             for task in Path(f"/proc/{pid}/task").glob("*/children"):
                 found += map(int, task.read_text().split())
         return found
+
+
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to programs that it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def is_running(pid: int) -> bool:

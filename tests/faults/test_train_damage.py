@@ -86,6 +86,8 @@ CONTENTS = {
     "tensor beyond the end": header(lambda f: f | {"x": {"dtype": "F32", "shape": [9], "data_offsets": [0, 2**40]}}),
     "shape of 2^62": header(lambda f: {k: v | {"shape": [2**62]} if "shape" in v else v for k, v in f.items()}),
 }
+# The digest in a model is one of its weights; the few hundred bytes that describe it have none.
+OF_MODELS = CONTENTS | {f"one bit flipped, {n}": flipped(n, low=0.5) for n in range(30)}
 # These would pass a check of the digest, since their name has it.
 SIGNED = (
     "pickle", "header of 2^63 bytes", "header of 2^40 bytes", "JSON too deep", "JSON of another kind", "no metadata",
@@ -255,7 +257,7 @@ def model(tmp_path_factory) -> bytes:
 def test_a_damaged_model_is_refused(attempt, model, tmp_path, name):
     path = tmp_path / "model.safetensors"
     with attempt("training", "model.safetensors damaged, foreign or hostile") as seen:
-        path.write_bytes(CONTENTS[name](model))
+        path.write_bytes(OF_MODELS[name](model))
         ended = call(open_model, path)
         assert ended.code == 0, ended
         message, seconds = ended.value
@@ -292,7 +294,7 @@ def test_a_model_that_lies_about_itself_is_refused(attempt, model, tmp_path, nam
 def test_the_message_of_a_damaged_model_reaches_the_one_who_evaluates(root, model):
     folder = root / "runs/smoke/vq-0"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.safetensors").write_bytes(flipped(3)(model))
+    (folder / "model.safetensors").write_bytes(OF_MODELS["one bit flipped, 3"](model))
     assert "not a model of this project, or damaged" in one_line(call(evaluate, root))
 
 
