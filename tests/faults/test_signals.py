@@ -76,8 +76,10 @@ class Started:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("VQLIB_")}
         environment["SHELL"] = "/bin/sh" if name.endswith("sh") else "/bin/bash"
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", *COMMANDS[name]], cwd=root, stdout=log, stderr=log,
-                                            env=environment, start_new_session=True, preexec_fn=heed_ctrl_c)  # fmt: skip
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *COMMANDS[name]], cwd=root, stdout=log, stderr=log, env=environment,
+                start_new_session=True, preexec_fn=heed_ctrl_c,
+            )  # fmt: skip
 
     def __enter__(self):
         return self
