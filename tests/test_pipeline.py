@@ -3,6 +3,7 @@
 The tests of this file build on one another in the order in which they stand: one `dvc repro` costs most of the time.
 """
 
+import ast
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from ruamel.yaml import YAML
 
 from vqlib.params import ROOT
 from vqlib.provenance import TRAINING_CODE
@@ -139,6 +141,16 @@ def test_saving_notebooks_with_outputs_reruns_only_the_stripping(copy):
     assert copy.repro() == ["notebooks"]
 
 
+def test_mending_the_prose_of_a_training_notebook_trains_nothing(copy):
+    path = copy.folder / "notebooks/02_train.ipynb"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"# Train one run", b"# Train just one run"))
+    assert path.read_bytes() != before
+    assert copy.repro() == ["notebooks"]
+    path.write_bytes(before)
+    assert copy.repro() == ["notebooks"]
+
+
 def test_forced_rerun_leaves_the_lock_as_it_was(copy):
     lock = (copy.folder / "experiments/smoke/dvc.lock").read_bytes()
     assert len(copy.repro("--force")) == 7
@@ -199,7 +211,8 @@ def test_a_clone_without_data_finds_all_results_up_to_date(copy, tmp_path):
 
 def test_the_pipeline_is_one_text_and_stands_where_there_are_results():
     """An experiment that was never run has no dvc.yaml: `make repro` copies it, and it is committed with the lock."""
-    texts = {path: path.read_text() for path in [ROOT / "dvc.yaml", *ROOT.glob("experiments/*/dvc.yaml")]}
+    tracked = subprocess.run(["git", "ls-files", "*dvc.yaml"], cwd=ROOT, capture_output=True, text=True, check=True)
+    texts = {ROOT / path: (ROOT / path).read_text() for path in tracked.stdout.split()}
     assert len(texts) > 1
     assert len(set(texts.values())) == 1
     assert [path for path in texts if not path.with_name("dvc.lock").is_file()] == []
@@ -210,6 +223,67 @@ def test_the_train_stage_depends_on_the_code_whose_digest_runs_record():
     train = text[text.index("\n  train:") : text.index("\n  evaluate:")]
     named = set(re.findall(r"- (vqlib/\S+\.py)", train))
     assert named == {*TRAINING_CODE, "vqlib/bottlenecks/${item.bottleneck}.py"}
+
+
+# What a stage uses without depending on it, and why a change of it may leave the stage's result as it is.
+EXEMPT = {
+    "vqlib/params.py": "DVC tracks the values",
+    "vqlib/errors.py": "messages",
+    "vqlib/files.py": "how files are written, not what",
+    "vqlib/progress.py": "what is shown meanwhile",
+    "vqlib/checkpoints.py": "tests hold a resumed run to the bits of an uninterrupted one",
+    "vqlib/provenance.py": "what is said of a run",
+    "vqlib/__init__.py": "empty",
+    "vqlib/nb.py": "how notebooks are run",
+}
+REPORTING = {f"vqlib/reporting/{name}.py": "a picture" for name in ("__init__", "figures", "style", "paper", "tables")}
+WEIGHTS = {file: "what decides the weights reaches evaluation through them" for file in TRAINING_CODE}
+EXEMPT_OF = {
+    "prepare": {"vqlib/sheets.py": "pictures", "vqlib/data/__init__.py": "names", "vqlib/data/progress.py": "shown only"},
+    "train": REPORTING | {"vqlib/runs.py": "which files are written", "vqlib/data/__init__.py": "names",
+                          "vqlib/evaluation.py": "imported by runs, not used", "vqlib/rate.py": "the same"},
+    "evaluate": WEIGHTS | {"vqlib/data/__init__.py": "names"},
+    "report": {"vqlib/reporting/__init__.py": "empty"},
+}  # fmt: skip
+
+
+def imported_by(file: str, seen: set[str]) -> set[str]:
+    """The repository's files that a module imports, and those that they import in turn."""
+    tree = ast.parse((ROOT / file).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vqlib"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("vqlib")]
+        else:
+            continue
+        for name in names:
+            base = ROOT / name.replace(".", "/")
+            for path in (base.with_suffix(".py"), base / "__init__.py"):
+                found = path.relative_to(ROOT).as_posix()
+                if path.is_file() and found not in seen:
+                    seen.add(found)
+                    if found not in EXEMPT:
+                        imported_by(found, seen)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("stage", "notebook"),
+    [("train", "02_train"), ("evaluate", "03_evaluate"), ("report", "04_report"), ("prepare", "01_prepare")],
+)
+def test_a_stage_depends_on_all_that_it_imports(stage, notebook, tmp_path):
+    script = tmp_path / "notebook.py"
+    cells = [
+        cell.source for cell in nbformat.read(ROOT / f"notebooks/{notebook}.ipynb", 4).cells if "code" in cell.cell_type
+    ]
+    script.write_text("\n".join(line for cell in cells for line in cell.splitlines() if not line.startswith("%")))
+    described = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
+    assert imported_by(script.as_posix(), set()) <= {
+        *described.get("do", described)["deps"],
+        *EXEMPT,
+        *EXEMPT_OF[stage],
+    }
 
 
 def test_every_stage_depends_on_exact_files_that_exist():

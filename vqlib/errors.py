@@ -36,3 +36,7 @@ class DivergedError(UserError):
 
 class StaleCodeError(UserError):
     """The code changed while a run that used it was going on."""
+
+
+class ReportError(UserError):
+    """Results are missing or damaged, or a text asks for a number that they do not hold."""

@@ -1,7 +1,8 @@
 """Notebooks in a pipeline: stripped copies in, reproducible executed copies out.
 
-``strip`` writes copies without outputs, so that saving a notebook in JupyterLab re-runs nothing. ``run`` executes one
-through papermill and takes out of the executed copy whatever changes from one run to the next.
+``strip`` writes copies without outputs, so that saving a notebook in JupyterLab re-runs nothing, and their code alone,
+so that mending the prose of 02_train trains nothing again. ``run`` executes one through papermill and takes out of the
+executed copy whatever changes from one run to the next.
 """
 
 import argparse
@@ -41,6 +42,11 @@ def strip(notebook: NotebookNode) -> NotebookNode:
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     metadata = NotebookNode(kernelspec=kernel, language_info={"name": "python"})
     return NotebookNode(cells=cells, metadata=metadata, nbformat=4, nbformat_minor=5)
+
+
+def code_of(notebook: NotebookNode) -> bytes:
+    """The code cells alone, as a script to compare: prose may change without changing what a run does."""
+    return "\n".join(f"# %%\n{cell.source}\n" for cell in notebook.cells if cell.cell_type == "code").encode()
 
 
 def scrub(executed: NotebookNode) -> NotebookNode:
@@ -166,8 +172,11 @@ def main(arguments: list[str] | None = None) -> int:
             run(given.notebook, given.output, dict(given.parameters))
         else:
             for path in given.notebooks:
-                with in_one_line(path):
-                    write_atomically(given.to / path.name if given.to else path, to_bytes(strip(read(path))))
+                notebook, target = strip(read(path)), given.to / path.name if given.to else path
+                with in_one_line(target):
+                    write_atomically(target, to_bytes(notebook))
+                    if given.to:
+                        write_atomically(target.with_suffix(".py"), code_of(notebook))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -40,8 +40,9 @@ def code_digest(experiment: Experiment, run: Run) -> str:
     files = [*TRAINING_CODE, f"vqlib/bottlenecks/{run.variant.bottleneck}.py"]
     for file in files:
         if file in IMPORTED and digest_of_files([experiment.root / file], experiment.root) != IMPORTED[file]:
-            raise StaleCodeError(f"{run.name}: {file} is not as it was when this process imported it, nothing is kept; "
-                                 "restart the kernel or the program, then start the run again")  # fmt: skip
+            raise StaleCodeError(f"{run.name}: {file} is not as it was when this process imported it, so no result is "
+                                 "written; undo the change to go on from the last checkpoint, or restart the kernel "
+                                 "or program to train with the new code")  # fmt: skip
     return digest_of_files([experiment.root / file for file in files], experiment.root)
 
 

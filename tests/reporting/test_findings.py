@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from synthetic_results import NAME, add_runs, evaluation, make_repository
 
+from vqlib.errors import ReportError
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.report import report_markdown
-from vqlib.reporting.results import ReportError, Results, load_results
+from vqlib.reporting.results import Results, load_results
 from vqlib.reporting.tables import number
 
 

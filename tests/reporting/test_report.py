@@ -17,12 +17,13 @@ import pytest
 from PIL import Image
 from synthetic_results import NAME, add_runs, evaluation, make_repository
 
+from vqlib.errors import ReportError
 from vqlib.params import ROOT, load_experiment
 from vqlib.reporting import paper
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.html import to_html
 from vqlib.reporting.report import report_markdown, write_report
-from vqlib.reporting.results import ReportError, load_results
+from vqlib.reporting.results import load_results
 from vqlib.reporting.tables import number
 
 
@@ -133,7 +134,9 @@ def test_the_same_results_give_the_same_bytes_anywhere_and_old_files_go(made, tm
     shutil.copytree(made, elsewhere)
     stale = elsewhere / "reports" / NAME / "figures" / "old.png"
     stale.write_bytes(b"")
-    command = f"from pathlib import Path; from vqlib.reporting.report import write_report; write_report({NAME!r}, Path.cwd())"
+    command = (
+        f"from pathlib import Path; from vqlib.reporting.report import write_report; write_report({NAME!r}, Path.cwd())"
+    )
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", command], cwd=elsewhere, env=environment, check=True)
     second = files_of(elsewhere / "reports" / NAME)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from synthetic_results import NAME, make_repository
 
-from vqlib.errors import UserError
-from vqlib.reporting.results import ReportError, load_results
+from vqlib.errors import ReportError, UserError
+from vqlib.reporting.results import load_results
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""From results/ to what a person reads: tables, figures and reports. Imports no torch; needs no data, no checkpoints."""
+"""From results/ to what a person reads: tables, figures, reports. Imports no torch; needs no data or checkpoints."""

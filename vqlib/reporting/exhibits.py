@@ -12,7 +12,12 @@ PROJECTED = ("projected", "projected_rows")  # the text's axis and the released 
 LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/
 SPLITS = ("train", "test")
 TWO_AXES = (
-    "The paper has one Projected-Latent model: its text describes `projected`, its released code runs `projected_rows`."
+    "The paper has one Projected-Latent model: its text describes `projected`, its released code projects along the "
+    "axis of `projected_rows`."
+)
+SAME_MODE = (
+    "Train and test are measured alike here: the best weights, evaluation mode, as many images of each; the paper's "
+    "training losses are those of training mode."
 )
 
 
@@ -41,8 +46,10 @@ def models(results: Results) -> Exhibit:
     caption = (
         "Error and rate of every model on the test split. MSE on [-1, 1]; PSNR (dB, mean over images) and SSIM after "
         "rounding to 8 bits. bpp is the nominal rate in bits per pixel, with codes of fixed length and continuous "
-        "latents as 32-bit floats, or rounded to 8 bits each where it says so. A raw image has 24 bpp. MSE / vq is the "
-        "error over that of `vq`, and beside it stands the paper's own ratio on CIFAR-10. Codes used is their share. "
+        "latents as 32-bit floats or, where it says so, rounded to 8 bits each by one uniform quantizer whose range "
+        "comes from training images. A raw image has 24 bpp. Codes of fixed length cost log2 K bits however few are in "
+        "use: log2 of the perplexity is what they would cost at best. MSE / vq is the error over that of `vq`, and "
+        "beside it stands the paper's own ratio on CIFAR-10. Codes used is their share. "
         f"{TWO_AXES}"
     )
     return _table("models", "Error and rate", shown, values, caption, results)
@@ -99,7 +106,7 @@ def losses(results: Results) -> Exhibit:
         "The four losses of every model (the paper's Figure 5)."
         f"{_listed(' Test reconstruction loss over that of `vq`:', ratios)} The paper's Projected-Latent over its "
         f"VQ-VAE: {least:.2f} to {greatest:.2f}, from values {paper.LOSSES_SOURCE}, ± {paper.UNCERTAINTY}. "
-        f"{_differences(results)} A model without a codebook has no quantization loss."
+        f"{_differences(results)} {SAME_MODE} A model without a codebook has no quantization loss."
     )
     figure = figures.loss_bars(*frames, palette(dict.fromkeys([*results.variants, *paper.LOSSES])))
     return _figure("losses", "The four losses, beside the paper's", figure, caption, results)
@@ -111,6 +118,7 @@ def losses_table(results: Results) -> Exhibit:
     for model in results.models:
         texts, numbers = _cells(results, model, {title: f"{split}.{LOSSES[loss]}"
                                                  for title, (loss, split) in titles.items()})  # fmt: skip
+        texts["bpp"] = number(results.mean(model, "rate.bpp_32bit"))
         theirs = paper.LOSSES.get(paper.COUNTERPART.get(model))
         for title, (loss, split) in titles.items():
             texts[f"paper's {title}"] = f"{theirs[split][loss]:.4f}" if theirs else NOTHING
@@ -119,7 +127,7 @@ def losses_table(results: Results) -> Exhibit:
         values.append(numbers)
     caption = (
         f"The numbers behind the bars, and the paper's for the model of the same kind, ± {paper.UNCERTAINTY}. "
-        f"{TWO_AXES} {_differences(results)}"
+        f"{TWO_AXES} {_differences(results)} {SAME_MODE}"
     )
     return _table("losses", "The same as numbers", shown, values, caption, results)
 
@@ -142,8 +150,10 @@ def projected_training(results: Results) -> Exhibit | None:
     if not runs:
         return None
     history = results.history[results.history["run"].isin(runs)]
-    train = history[history["split"] == "train"]
     peaks = {}
+    reference = results.runs_of("vq")[:1]  # what is a peak, and what is noise
+    shown = results.history[results.history["run"].isin([*runs, *reference])]
+    train = shown[shown["split"] == "train"]
     for run, rows in train[train["step"] > train["step"].max() / 2].groupby("run", sort=False):
         peak, median = rows["recon_loss_max"].max(), rows["recon_loss"].median()
         peaks[run] = f"{number(peak)} ({number(peak / median)} times the median)"

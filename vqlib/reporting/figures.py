@@ -47,7 +47,7 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
     handles = [Line2D([], [], color=colours[model], label=model) for model in dict.fromkeys(history["variant"])]
     handles += [
         Line2D([], [], color="dimgray", linewidth=0.5, label="highest single step of an interval"),
-        Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="the paper at its end (other data)"),
+        Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="the paper's Figure 5"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure

@@ -9,9 +9,10 @@ import math
 import operator
 import re
 
+from vqlib.errors import ReportError
 from vqlib.params import nearest
 from vqlib.reporting import paper
-from vqlib.reporting.results import ReportError, Results
+from vqlib.reporting.results import Results
 from vqlib.reporting.tables import number
 
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)

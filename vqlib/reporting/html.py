@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from vqlib.reporting.results import ReportError
+from vqlib.errors import ReportError
 
 STYLE = Path(__file__).with_name("report.css")
 # The policy makes the browser itself refuse whatever is not in the page.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from vqlib.errors import UserError
+from vqlib.errors import ReportError
 from vqlib.params import ROOT, Experiment, load_experiment, load_variants
 from vqlib.reporting.tables import half_interval
 
@@ -24,10 +24,6 @@ EVALUATION = {
     "rate": ("bpp_codes", "bpp_32bit", "bpp_8bit"),
 }
 HISTORY = ("step", "split", "recon_loss", "commitment_loss", "perplexity", "recon_loss_max")
-
-
-class ReportError(UserError):
-    """Results are missing or damaged, or a text asks for a number that they do not hold."""
 
 
 @dataclass(frozen=True)
