@@ -50,4 +50,4 @@ def protocol_sheet(arrays: dict[str, np.ndarray]) -> Figure:
         ax.imshow(array, interpolation="nearest")
         ax.set_title(name)
         ax.set_axis_off()
-    return figure, arrays
+    return figure

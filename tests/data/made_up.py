@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import zipfile
 from pathlib import Path
 
@@ -73,3 +74,27 @@ def die(place) -> bytes:
 def contents(folder: Path) -> dict[str, bytes]:
     """All that counts in a prepared folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".u8", ".npy", ".json")}
+
+
+def killed(preparation, call: str, number: int, when: str) -> None:
+    """Run ``preparation`` in a child that kills itself at the numbered call of ``os.<call>``."""
+    child = os.fork()
+    if child == 0:
+        original, calls = getattr(os, call), []
+
+        def kill_at(*arguments):
+            calls.append(1)
+            if len(calls) != number:
+                return original(*arguments)
+            if when == "half":
+                original(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            elif when == "after":
+                original(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(os, call, kill_at)
+        try:
+            preparation()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "the point was never reached"

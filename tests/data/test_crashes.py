@@ -1,14 +1,13 @@
 """kill -9 at every step of writing: the next start makes the same bytes as if nothing had happened."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from made_up import contents, jpeg, photos, tiny, tiny_files, write_folder
+from made_up import contents, jpeg, killed, photos, tiny, tiny_files, write_folder
 
 from vqlib.data import prepare
 from vqlib.data.journal import Journal
@@ -23,30 +22,6 @@ POINTS = [
     *(("write", n, when) for n in (1, 3) for when in ("before", "half", "after")),
     *(("replace", n, when) for n in (1, 2, 4, 7) for when in ("before", "after")),
 ]
-
-
-def killed(preparation, call: str, number: int, when: str) -> None:
-    """Run ``preparation`` in a child that kills itself at the numbered call of ``os.<call>``."""
-    child = os.fork()
-    if child == 0:
-        original, calls = getattr(os, call), []
-
-        def kill_at(*arguments):
-            calls.append(1)
-            if len(calls) != number:
-                return original(*arguments)
-            if when == "half":
-                original(arguments[0], arguments[1][: len(arguments[1]) // 2])
-            elif when == "after":
-                original(*arguments)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(os, call, kill_at)
-        try:
-            preparation()
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "the point was never reached"
 
 
 @pytest.mark.parametrize(("call", "number", "when"), POINTS)

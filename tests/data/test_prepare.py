@@ -194,10 +194,10 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
         prepare(photos(), tmp_path / "file" / "out")
 
 
-def test_preflight_says_the_size(tmp_path):
+def test_preflight_says_disk_and_time(tmp_path):
     said = []
     prepare(photos(), tmp_path / "out", progress=said.append)
-    assert said[0].startswith("photos at 8 px: 3,590 images, 1 MB in ")
+    assert said[0].startswith("photos at 8 px: 3,590 images, 1 MB in ") and said[0].endswith("about 0 min to decode")
 
 
 def test_a_dead_worker_is_one_line(tmp_path, monkeypatch):

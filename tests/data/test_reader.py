@@ -106,6 +106,13 @@ def test_verify_finds_every_flipped_bit_in_labels_and_manifest(prepared):
     verify(prepared)
 
 
+def test_verify_finds_a_flipped_bit_in_the_header_of_labels(prepared):
+    path = prepared / "test.labels.npy"
+    flip(path, path.read_bytes().index(b"<i8"))  # "=i8" gives the same labels
+    with pytest.raises(DataError, match=r"test.labels.npy is damaged in its header"):
+        verify(prepared)
+
+
 def test_labels_that_would_run_code_are_refused(prepared):
     np.save(prepared / "test.labels.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(DataError, match=r"labels.npy is missing or damaged"):

@@ -3,7 +3,6 @@
 A folder without a manifest is unfinished, whatever else lies in it.
 """
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqlib.data.checks import check_chunks
+from vqlib.data.checks import check_chunks, npy_bytes
 from vqlib.data.chunks import Job, Written, write_chunks
 from vqlib.data.journal import Journal
 from vqlib.data.progress import Progress, Say
@@ -67,7 +66,7 @@ class Assembly:
                 self.journal.note(job, written)
                 bar.add(len(job.items))
 
-            write_chunks(pending, _processes(workers, bar.total), finished)
+            write_chunks(pending, processes(workers, bar.total), finished)
 
     def publish(self, header: dict) -> None:
         """Give the arrays their names, and last of all write the manifest."""
@@ -77,7 +76,7 @@ class Assembly:
                 os.fsync(file.fileno())
             os.replace(self._part(split), self.folder / f"{split}.u8")
             labels = np.array([label[item.wnid] for item in self._kept(split)], dtype=np.int64)
-            write_atomically(self.folder / f"{split}.labels.npy", _npy(labels))
+            write_atomically(self.folder / f"{split}.labels.npy", npy_bytes(labels))
             described[split] = self._describe(split, labels)
         sync_directory(self.folder)
         dropped = {split: dict(sorted(self.journal.dropped.get(split, {}).items())) for split in SPLITS}
@@ -124,13 +123,8 @@ class Assembly:
         }
 
 
-def _processes(workers: int | None, images: int) -> int:
+def processes(workers: int | None, images: int) -> int:
+    """How many processes decode that many images: as asked, or as there are cores; no more than chunks."""
     if workers is None:
         workers = 1 if images <= SMALL else cores()
     return max(1, min(workers, -(-images // CHUNK)))
-
-
-def _npy(labels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, labels)
-    return buffer.getvalue()

@@ -1,9 +1,12 @@
 """Every byte of a prepared folder against its manifest."""
 
 import hashlib
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 from vqlib.data.progress import Progress, Say
 from vqlib.data.reader import CHUNK, SPLITS, map_images, read_labels, read_manifest
@@ -34,7 +37,7 @@ def problems(folder: Path, progress: Say | None = None) -> list[str]:
     bar = Progress("verified", sum(manifest["splits"][split]["count"] for split in SPLITS), progress)
     for split in SPLITS:
         described = manifest["splits"][split]
-        for check in (read_labels, map_images):
+        for check in (_check_labels, map_images):
             try:
                 check(folder, split, manifest)
             except DataError as error:
@@ -57,6 +60,20 @@ def check_chunks(path: Path, image_size: int, digests: dict[int, str]) -> Iterat
         found = pool.map(lambda number: _digest(path, number * length, length), digests)
         for (number, digest), actual in zip(digests.items(), found, strict=True):
             yield number, actual == digest
+
+
+def _check_labels(folder: Path, split: str, manifest: dict) -> None:
+    """The labels, and the header before them, in which a flipped bit may change nothing."""
+    path = folder / f"{split}.labels.npy"
+    if npy_bytes(read_labels(folder, split, manifest)) != path.read_bytes():
+        raise DataError(f"{path} is damaged in its header; delete {folder / 'manifest.json'} and prepare again")
+
+
+def npy_bytes(labels: np.ndarray) -> bytes:
+    """The content of a labels file."""
+    buffer = io.BytesIO()
+    np.save(buffer, labels)
+    return buffer.getvalue()
 
 
 def _digest(path: Path, offset: int, length: int) -> str:

@@ -7,12 +7,13 @@ import contextlib
 import errno
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from vqlib.data.assembly import Assembly
+from vqlib.data.assembly import Assembly, processes
 from vqlib.data.checks import problems
-from vqlib.data.images import versions
+from vqlib.data.images import BadImageError, to_array, versions
 from vqlib.data.journal import Journal
 from vqlib.data.progress import Say
 from vqlib.data.reader import FORMAT, SPLITS, read_manifest
@@ -47,7 +48,7 @@ def prepare(
             return _check(folder, header, progress)
         with contextlib.closing(Journal(folder / "journal.jsonl", header)) as journal:
             _refuse_another(folder, journal.header, header)
-            _preflight(folder, source, data, progress)
+            _preflight(folder, source, data, workers, progress)
             assembly = Assembly(folder, data.image_size, data.resize, source, journal)
             assembly.recover()
             assembly.write(workers, progress)
@@ -96,7 +97,8 @@ def _refuse_another(folder: Path, found: dict, asked: dict) -> None:
         )
 
 
-def _preflight(folder: Path, source: Source, data: Data, progress: Say | None) -> None:
+def _preflight(folder: Path, source: Source, data: Data, workers: int | None, progress: Say | None) -> None:
+    """Refuse a disk that is too small, and say what disk and time it will take."""
     images = sum(len(source.items[split]) for split in SPLITS)
     needed = images * data.image_size**2 * 3
     there = sum(file.stat().st_blocks * 512 for file in folder.glob("*.u8*"))
@@ -104,10 +106,21 @@ def _preflight(folder: Path, source: Source, data: Data, progress: Say | None) -
     if needed > there + free:
         raise OSError(errno.ENOSPC, f"{needed - there:,} more bytes are needed, {free:,} are free")
     if progress:
+        seconds = images * _seconds_per_image(source, data) / processes(workers, images)
         progress(
             f"{data.source} at {data.image_size} px: {images:,} images, {needed / 1e6:,.0f} MB in {folder} "
-            f"({free / 1e6:,.0f} MB are free)"
+            f"({free / 1e6:,.0f} MB are free), about {seconds / 60:,.0f} min to decode"
         )
+
+
+def _seconds_per_image(source: Source, data: Data, tried: int = 16) -> float:
+    """Reading and decoding, measured on images of the whole training split."""
+    items = source.items["train"]
+    sample, start = items[:: max(1, len(items) // tried)][:tried], time.monotonic()
+    for item in sample:
+        with contextlib.suppress(BadImageError):
+            to_array(source.read(item.place), item.name, data.image_size, data.resize)
+    return (time.monotonic() - start) / len(sample)
 
 
 @contextlib.contextmanager
