@@ -27,13 +27,13 @@ def contact_sheet(splits: list[Split], columns: int = 12, rows: int = 2) -> Figu
 
 
 def class_counts(splits: list[Split]) -> Figure:
-    """How many images the classes have: one histogram per split."""
-    figure, axes = plt.subplots(1, len(splits), figsize=(3 * len(splits), 2.4), layout="constrained", sharey=True)
+    """How many images every class has, the largest class first: one panel per split."""
+    figure, axes = plt.subplots(1, len(splits), figsize=(3 * len(splits), 2.4), layout="constrained")
     for ax, split in zip(axes, splits, strict=True):
-        counts = np.bincount(split.labels, minlength=len(split.classes))
-        sns.histplot(x=counts, discrete=True, ax=ax, color=sns.color_palette("colorblind")[0])
+        counts = np.sort(np.bincount(split.labels, minlength=len(split.classes)))[::-1]
+        ax.stairs(counts, fill=True, color=sns.color_palette("colorblind")[0])
+        ax.set(title=split.name, xlabel="classes", ylabel="images of a class", xlim=(0, len(counts)), ylim=0)
         ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
-        ax.set(title=split.name, xlabel="images of a class", ylabel="classes")
     return figure
 
 
