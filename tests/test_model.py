@@ -1,6 +1,7 @@
 """The model as it is built, and as it is kept in a file."""
 
 import json
+import resource
 
 import pytest
 import torch
@@ -113,6 +114,11 @@ def another_width(path):
     save_model(path, make_model(NETWORK, VARIANTS["vq"]).state_dict(), description)
 
 
+def seventeen_gigabytes(path):
+    network = {**NETWORK.model_dump(), "width": 4096, "num_embeddings": 2**20}
+    save_model(path, make_model(NETWORK, VARIANTS["vq"]).state_dict(), {**described("vq"), "network": network})
+
+
 def unknown_bottleneck(path):
     description = {**described("vq"), "variant": {**described("vq")["variant"], "bottleneck": "nowhere"}}
     save_model(path, make_model(NETWORK, VARIANTS["vq"]).state_dict(), description)
@@ -130,6 +136,14 @@ def a_bit_flipped(path):
     content[-100] ^= 1  # among the weights: safetensors itself does not notice
     path.write_bytes(content)
     assert load_file(path)
+
+
+def another_step_described(path):
+    saved(path)
+    content = path.read_bytes()
+    changed = content.replace(rb"\"best_step\": 7", rb"\"best_step\": 9")
+    assert changed != content
+    path.write_bytes(changed)
 
 
 def truncated(path):
@@ -160,9 +174,11 @@ def missing(path):
         alien_metadata,
         a_number,
         another_width,
+        seventeen_gigabytes,
         unknown_bottleneck,
         a_tensor_less,
         a_bit_flipped,
+        another_step_described,
         truncated,
         text,
         empty,
@@ -184,3 +200,12 @@ def test_the_file_says_what_it_is_without_being_loaded(tmp_path):
     saved(tmp_path / "m")
     with safe_open(tmp_path / "m", framework="pt") as file:
         assert json.loads(file.metadata()["vqlib"])["variant"]["bottleneck"] == "vq"
+
+
+def test_a_forged_size_is_refused_before_it_takes_memory(tmp_path):
+    path = tmp_path / "model.safetensors"
+    seventeen_gigabytes(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="other shapes"):
+        load_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024  # KiB

@@ -8,6 +8,12 @@ from vqlib.files import in_one_line
 from vqlib.params import load_experiment
 
 
+def left_for_parent(error: UserError) -> bool:
+    from vqlib.launch import leave_reason
+
+    return leave_reason(error)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on standard error for a user's mistake."""
     parser = argparse.ArgumentParser(prog="python -m vqlib", description=__doc__)
@@ -40,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             (runs.train_run if given.command == "train" else runs.evaluate_run)(experiment, run)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not ("torch" in sys.modules and left_for_parent(error)):
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is saved", file=sys.stderr)

@@ -27,7 +27,7 @@ class Images:
             pixels = torch.from_numpy(self.array[indices.numpy()]).to(self.device, non_blocking=True)
         return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
-    def in_order(self, batch_size: int) -> Iterator[Tensor]:
-        """Every image once."""
-        for part in torch.arange(len(self)).split(batch_size):
+    def in_order(self, batch_size: int, first: int = 0, every: int = 1) -> Iterator[Tensor]:
+        """Every image once; or the batches ``first``, ``first + every`` and so on."""
+        for part in torch.arange(len(self)).split(batch_size)[first::every]:
             yield self.batch(part)

@@ -73,8 +73,13 @@ def save_model(path: Path, tensors: dict[str, Tensor], description: dict[str, An
     ``description`` (JSON) must hold ``network`` and ``variant``, so that the file alone is enough for ``load_model``.
     """
     small = {name: _halved(tensor).cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**description, "sha256": digest_of(save(small))}, sort_keys=True)
+    text = json.dumps({**description, "sha256": _digest(small, description)}, sort_keys=True)
     write_atomically(path, save(small, metadata={"vqlib": text}))  # one entry: several come in random order
+
+
+def _digest(tensors: dict[str, Tensor], description: dict[str, Any]) -> str:
+    """sha256 over weights and description, without the entry that holds it."""
+    return digest_of(save(tensors) + json.dumps(description, sort_keys=True).encode())
 
 
 def _halved(tensor: Tensor) -> Tensor:
@@ -92,9 +97,13 @@ def load_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["vqlib"])
         tensors = load_file(path)
-        if digest_of(save(tensors)) != description.pop("sha256"):
-            raise ValueError("other weights than those that were saved")
+        if description.pop("sha256") != _digest(tensors, description):
+            raise ValueError("other weights, or another description, than those that were saved")
         network, variant = Network(**description["network"]), Variant(**description["variant"])
+        with torch.device("meta"):  # shapes without memory: a forged description may claim any size
+            described = make_model(network, variant).state_dict()
+        if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in described.items()}:
+            raise ValueError("other shapes than those of the network it describes")
         model = make_model(network, variant)
         model.load_state_dict({name: _widened(tensor) for name, tensor in tensors.items()})
     except FileNotFoundError:

@@ -23,6 +23,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 LearningRate = Annotated[float, Field(ge=1e-8, le=10)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Codes = Annotated[int, Field(ge=2, le=2**20)]
+Devices = Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
 
 
 class _Section(BaseModel):
@@ -57,6 +58,7 @@ class Training(_Section):
     batch_size: int = Field(ge=1, le=65_536)
     learning_rate: LearningRate  # of Adam
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Devices = 1  # processes with one device each that train a run together; auto: as many as there are GPUs
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the network; codes are always chosen in float32
     log_every: int = Field(100, ge=1, le=1_000_000)  # steps
     checkpoint_every: int = Field(500, ge=1, le=1_000_000)  # steps
@@ -196,10 +198,19 @@ def _run(name: str, entry: Any, variants: dict[str, Variant], experiment: Experi
     if written.bottleneck != variant.bottleneck:
         raise ParameterError(f"{where}.bottleneck is {written.bottleneck!r}; "
                              f"that of the variant {variant.name} is {variant.bottleneck!r}")  # fmt: skip
-    if name != f"{variant.name}-{written.seed}":
-        raise ParameterError(f"{where}: a run is named <variant>-<seed>, here {variant.name}-{written.seed}")
     rate = experiment.training.learning_rate if written.learning_rate is None else written.learning_rate
+    plain = f"{variant.name}-{written.seed}"
+    if name not in (plain, f"{plain}-lr{short(rate)}"):
+        raise ParameterError(f"{where}: a run is named <variant>-<seed> or <variant>-<seed>-lr<learning rate>, here "
+                             f"{plain} or {plain}-lr{short(rate)}")  # fmt: skip
     return Run(name=name, variant=variant, seed=written.seed, learning_rate=rate)
+
+
+def short(rate: float) -> str:
+    """A learning rate in a name, without a dot, which DVC would take for the end of a key: 2e-3, 25e-5."""
+    digits, _, exponent = f"{rate:.6e}".partition("e")
+    digits = digits.replace(".", "").rstrip("0")
+    return f"{digits}e{int(exponent) - len(digits) + 1}"
 
 
 def constructor_arguments(file: Path) -> dict[str, Any]:
@@ -232,6 +243,7 @@ def _build(kind: type[_Section], values: dict, where: str) -> Any:
     if first["type"] == "extra_forbidden":
         raise ParameterError(f"{where}.{key} is not a known key{nearest(key, section.model_fields)}")
     schema = section.model_json_schema()["properties"].get(key, {})
+    path = path[:1] if "anyOf" in schema else path  # pydantic adds which kind it tried
     expected = _expected(
         schema["additionalProperties"] if len(path) > 1 and "additionalProperties" in schema else schema
     )
@@ -247,6 +259,8 @@ def _expected(schema: dict) -> str:
     """A JSON schema of one field in words."""
     if "anyOf" in schema:
         return " or ".join(_expected(part) for part in schema["anyOf"])
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     if "additionalProperties" in schema and schema["additionalProperties"] is not True:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from vqlib import distributed
 from vqlib.device import describe_hardware
 from vqlib.errors import StaleCodeError
 from vqlib.files import digest_of_files
@@ -15,6 +16,7 @@ TRAINING_CODE = (
     "vqlib/bottlenecks/__init__.py",
     "vqlib/data/reader.py",
     "vqlib/device.py",
+    "vqlib/distributed.py",
     "vqlib/model.py",
     "vqlib/networks.py",
     "vqlib/quantize.py",
@@ -58,7 +60,7 @@ def determinants(
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "precision": str(precision).removeprefix("torch."),
         "network": experiment.network.model_dump(),
-        "training": experiment.training.model_dump(exclude={"device", "precision", "learning_rate"}),
+        "training": experiment.training.model_dump(exclude={"device", "devices", "precision", "learning_rate"}),
         "run": run.model_dump(),
     }
 
@@ -71,6 +73,7 @@ def describe(experiment: Experiment, run: Run, facts: dict[str, Any], train_imag
         "precision": facts["precision"],
         "torch": facts["torch"],
         "threads": facts["threads"],
+        "processes": distributed.size(),
         "source": experiment.data.source,
         "image_size": experiment.data.image_size,
         "resize": experiment.data.resize,

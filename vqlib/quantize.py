@@ -56,3 +56,10 @@ def perplexity(counts: Tensor) -> Tensor:
     """exp of the entropy (nats) of a histogram of code counts (K,); K when all are equally used, 1 when one is."""
     share = counts.double() / counts.sum().clamp(min=1)
     return torch.exp(-torch.xlogy(share, share).sum())
+
+
+def code_counts(indices: Tensor, num_embeddings: int) -> Tensor:
+    """How often each code is chosen, int64 (K,), by (B, h, w) indices; by the first of Q symbols where there are Q."""
+    codes = (indices if indices.dim() == 3 else indices[..., 0]).reshape(-1)
+    counts = torch.zeros(num_embeddings, dtype=torch.int64, device=codes.device)
+    return counts.scatter_add_(0, codes, torch.ones_like(codes))

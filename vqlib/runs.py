@@ -1,13 +1,17 @@
 """One run from prepared data to files: what the notebooks and the command line call."""
 
+import contextlib
 import csv
 import io
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vqlib import checkpoints, provenance
+import torch
+
+from vqlib import checkpoints, distributed, launch, provenance
 from vqlib.data.reader import open_split
 from vqlib.device import make_deterministic, pick_device, pick_precision
 from vqlib.errors import DataError, DivergedError
@@ -16,7 +20,7 @@ from vqlib.files import digest_of, exclusive, in_one_line, json_bytes, write_ato
 from vqlib.model import load_model, save_model
 from vqlib.params import Experiment, Run
 from vqlib.progress import Progress
-from vqlib.training import COLUMNS, Trained, train
+from vqlib.training import COLUMNS, Stopped, Trained, train
 
 
 def rounded(value: Any, digits: int = 4) -> Any:
@@ -31,51 +35,86 @@ def rounded(value: Any, digits: int = 4) -> Any:
 def train_run(experiment: Experiment, run: Run) -> Trained:
     """Train a run, resuming where a killed one stopped; write model.safetensors and the history's csv.
 
+    Where ``training.devices`` asks for several processes, they are started here, and this one waits for them. SIGTERM
+    or Ctrl-C makes the run save and end.
+
     Raises:
         UserError: missing data, no such device, another process on the same run, divergence, code changed meanwhile,
-            a disk that is full or read-only.
+            a disk that is full or read-only, a process that died.
+        KeyboardInterrupt: a signal ended the run; it is saved.
     """
-    budget, folder = experiment.training, experiment.run_folder(run)
-    device = pick_device(budget.device)
-    precision = pick_precision(budget.precision, device)
+    kind = pick_device(experiment.training.device).type
+    if not distributed.started_by_torchrun():
+        processes = launch.processes_for(experiment.training.devices, kind)
+        if processes > 1:
+            return launch.train_apart(experiment, run, processes)
     make_deterministic()
-    with in_one_line(folder), exclusive(folder, f"training {run.name}"):
+    with distributed.joined(kind) as device, launch.stop_on_signal() as to_stop:
+        try:
+            return _train_here(experiment, run, device, to_stop)
+        except Stopped as stopped:
+            if distributed.rank() == 0:
+                print(stopped, file=sys.stderr, flush=True)
+            raise KeyboardInterrupt from None
+
+
+def _train_here(experiment: Experiment, run: Run, device: torch.device, to_stop: Callable[[], bool]) -> Trained:
+    """``train_run`` in this process, which is the only one or one of a group; the first of a group writes."""
+    budget, folder, first = experiment.training, experiment.run_folder(run), distributed.rank() == 0
+    precision = pick_precision(budget.precision, device)
+
+    def alone(place: Path) -> contextlib.AbstractContextManager:
+        return exclusive(place, f"training {run.name}") if first else contextlib.nullcontext()
+
+    with in_one_line(folder), alone(folder):
         splits = [open_split(experiment.prepared, name, experiment.data.image_size) for name in ("train", "validation")]
         facts = provenance.determinants(experiment, run, splits[0].digest, device, precision)
         states = checkpoints.checkpoint_folder(experiment.root, facts)
-        with exclusive(states, f"training {run.name}"):
-            state = checkpoints.load_state(states, warn=lambda line: print(line, file=sys.stderr))
+        with alone(states):
+            state = checkpoints.load_state(states, warn=lambda line: print(line, file=sys.stderr)) if first else None
+            state = distributed.shared(state)
             start = state.step if state else 0
             shown = Progress(f"{experiment.name} {run.name}", budget.steps * budget.batch_size, "images",
-                             start * budget.batch_size)  # fmt: skip
-            if state:
+                             start * budget.batch_size) if first else None  # fmt: skip
+            if state and shown:
                 shown.say(f"{run.name}: going on after step {start:,}")
             try:
                 trained = train(
                     experiment, run, *splits, device, precision,
                     resume=state,
                     save=lambda new: checkpoints.save_state(states, new),
-                    progress=lambda step, note: shown.update(step * budget.batch_size, note),
+                    progress=lambda step, note: shown and shown.update(step * budget.batch_size, note),
+                    to_stop=to_stop,
                 )  # fmt: skip
             except DivergedError as error:
-                write_atomically(states / "diverged.json", json_bytes(error.report))
+                if first:
+                    write_atomically(states / "diverged.json", json_bytes(error.report))
                 raise DivergedError(f"{error}; the report is {states / 'diverged.json'}") from None
             finally:
-                shown.close()
+                if shown:
+                    shown.close()
             provenance.code_digest(experiment, run)  # DVC would record changed code for this result: refused
-            description = provenance.describe(experiment, run, facts, len(splits[0].images), device)
-            save_model(
-                folder / "model.safetensors",
-                trained.weights,
-                {
-                    "network": experiment.network.model_dump(),
-                    "variant": run.variant.model_dump(),
-                    "provenance": {**description, "best_step": trained.best_step},
-                },
-            )
-            write_atomically(experiment.results / f"{run.name}.csv", history_csv(trained.history))
-        checkpoints.forget(states)
+            if first:
+                _write_trained(experiment, run, trained, facts, len(splits[0].images), device)
+        if first:
+            checkpoints.forget(states)
     return trained
+
+
+def _write_trained(
+    experiment: Experiment, run: Run, trained: Trained, facts: dict[str, Any], images: int, device: torch.device
+) -> None:
+    description = provenance.describe(experiment, run, facts, images, device)
+    save_model(
+        experiment.run_folder(run) / "model.safetensors",
+        trained.weights,
+        {
+            "network": experiment.network.model_dump(),
+            "variant": run.variant.model_dump(),
+            "provenance": {**description, "best_step": trained.best_step},
+        },
+    )
+    write_atomically(experiment.results / f"{run.name}.csv", history_csv(trained.history))
 
 
 def history_csv(history: list[dict[str, Any]]) -> bytes:

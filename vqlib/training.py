@@ -13,19 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqlib import distributed
 from vqlib.batches import Images
 from vqlib.checkpoints import State
 from vqlib.data.reader import Split
 from vqlib.errors import DataError, DivergedError, ParameterError
 from vqlib.model import VQVAE, make_model
 from vqlib.params import Experiment, Run, Training, nearest
-from vqlib.quantize import perplexity
+from vqlib.quantize import code_counts, perplexity
 
 COLUMNS = (
     "step", "epoch", "split", "recon_loss", "commitment_loss", "codebook_loss", "projection_loss", "perplexity",
-    "recon_loss_max", "grad_norm", "grad_norm_max", "smallest_code_norm",
+    "recon_loss_max", "grad_norm", "grad_norm_max", "smallest_code_norm", "smallest_used_code_norm",
 )  # fmt: skip
 DATA_ORDER, DRAWS = 1, 2  # purposes, see seed_of
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, and has saved where it is."""
 
 
 class Trained(NamedTuple):
@@ -61,6 +66,7 @@ def train(
     resume: State | None = None,
     save: Callable[[State], None] = lambda state: None,
     progress: Callable[[int, str], None] = lambda step, note: None,
+    to_stop: Callable[[], bool] = lambda: False,
     model: VQVAE | None = None,
 ) -> Trained:
     """Train one run and return its best weights and its history.
@@ -68,14 +74,20 @@ def train(
     The model is the run's own, from ``make_model``, unless one is given (which is then trained in place).
     ``save`` gets a checkpoint every ``checkpoint_every`` steps, to write before it returns (its tensors are the live
     ones), and ``resume`` takes one; ``progress`` gets (steps done, a note) at every log interval. Between two intervals
-    nothing waits for the device.
+    nothing waits for the device. When ``to_stop`` says so, the run saves and ends: after the step at hand, or, where
+    several processes have to agree, at the next log interval.
+
+    In a process group (``vqlib.distributed``) each process computes its part of every batch, all of them return the
+    same, and the first alone saves. float64 as ``precision`` is for tests.
 
     Raises:
         DataError: fewer training images than one batch.
-        ParameterError: ``weights`` of the variant names a loss that its bottleneck does not have.
+        ParameterError: ``weights`` of the variant names a loss that its bottleneck does not have; the batch cannot be
+            divided by the number of processes.
         DivergedError: loss or gradients stopped being finite; names the first such step.
+        Stopped: ``to_stop`` said so.
     """
-    budget = experiment.training
+    budget, processes = experiment.training, distributed.size()
     images, held_out = Images(train_split, device), Images(validation_split, device)
     epoch_steps = len(images) // budget.batch_size
     if epoch_steps == 0:
@@ -83,23 +95,33 @@ def train(
             f"training.batch_size is {budget.batch_size}; it may be at most the {len(images)} images of train"
         )
 
+    if budget.batch_size % processes:
+        raise ParameterError(f"training.batch_size is {budget.batch_size}; with {processes} processes "
+                             f"(training.devices) it must be a multiple of {processes}")  # fmt: skip
+
     model = (model or make_model(experiment.network, run.variant, run.seed)).to(device)
-    parameters = list(model.parameters())
+    if precision == torch.float64:
+        model = model.double()
+    model = distributed.synchronise(model, device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=run.learning_rate, fused=True)
     interval = Interval(model, device)
     history, best_step, best_loss, done = [], 0, float("inf"), 0
+    model.bottleneck.begin(budget.steps)
     best = {key: value.clone() for key, value in model.state_dict().items()}
     if resume is not None:
         done, history, best_step, best_loss = resume.step, *resume.record
         restore(resume.tensors, model, optimizer, best, interval)
+    forward = distributed.parallel(model, device)
 
     for step in range(done, budget.steps):
         torch.manual_seed(seed_of(run.seed, step, DRAWS))  # for bottlenecks that draw
-        x = images.batch(batch_indices(step, len(images), budget.batch_size, run.seed))
+        indices = batch_indices(step, len(images), budget.batch_size, run.seed)
+        x = images.batch(distributed.part_of(indices)).to(parameters[0].dtype)
 
         model.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            output = model(x)
+            output = forward(x)
         if unknown := run.variant.weights.keys() - output.losses.keys():
             raise ParameterError(f"params.yaml: variants.{run.variant.name}.weights: {min(unknown)!r} is no loss of it"
                                  f"{nearest(min(unknown), output.losses)}")  # fmt: skip
@@ -113,11 +135,12 @@ def train(
         done = step + 1
         last, epoch_ends, to_save = done == budget.steps, done % epoch_steps == 0, done % budget.checkpoint_every == 0
         to_log = last or done % budget.log_every == 0
-        if (to_log or epoch_ends or to_save) and interval.first_bad():
+        to_end = stop_agreed(to_stop) if processes == 1 or to_log else False
+        if (to_log or epoch_ends or to_save or to_end) and interval.first_bad():
             raise diverged(run, budget, interval, model, len(images), interval.first_bad())
         if to_log:
-            row = {"step": done, "epoch": step // epoch_steps + 1, "split": "train", **interval.means()}
-            history.append(row | statistics(model))
+            row = {"step": done, "epoch": step // epoch_steps + 1, "split": "train", **interval.means(model)}
+            history.append(row)
             progress(done, f"train error {row['recon_loss']:.4g}")
         if last or epoch_ends:
             row = {"step": done, "epoch": step // epoch_steps + 1, "split": "validation", **validate(model, held_out)}
@@ -127,8 +150,11 @@ def train(
             if row["recon_loss"] < best_loss:
                 best_step, best_loss = done, row["recon_loss"]
                 best = {key: value.clone() for key, value in model.state_dict().items()}
-        if to_save and not last:
-            save(State(done, snapshot(model, optimizer, best, interval), [history, best_step, best_loss]))
+        if (to_save or to_end) and not last:
+            if distributed.rank() == 0:
+                save(State(done, snapshot(model, optimizer, best, interval), [history, best_step, best_loss]))
+            if to_end:
+                raise Stopped(f"{run.name}: stopped and saved after step {done:,} of {budget.steps:,}")
 
     return Trained(best, best_step, history)
 
@@ -136,7 +162,7 @@ def train(
 class Interval:
     """Sums over the steps since the last row, kept on the device so that no step waits for them.
 
-    Where several symbols describe a position, codes are counted by the first.
+    Where several symbols describe a position, codes are counted by the first. Every process has the same sums.
     """
 
     def __init__(self, model: VQVAE, device: torch.device):
@@ -155,16 +181,17 @@ class Interval:
 
     @torch.no_grad()
     def add(self, step: int, losses: dict[str, Tensor], grad_norm: Tensor, indices: Tensor | None) -> None:
-        values = {**losses, "grad_norm": grad_norm}
+        # a process's losses are means over its part of the batch; all parts are of one size
+        numbers = distributed.summed(torch.stack([*losses.values(), grad_norm]).detach().double()) / distributed.size()
+        values = dict(zip([*losses, "grad_norm"], numbers.unbind(), strict=True))
         for key, value in values.items():
-            self._update(key, value.detach().double(), torch.add)
+            self._update(key, value, torch.add)
         for key in ("recon_loss", "grad_norm"):
-            self._update(f"{key}_max", values[key].detach().double(), torch.maximum)
-        finite = torch.isfinite(torch.stack([value.detach().double() for value in values.values()])).all()
+            self._update(f"{key}_max", values[key], torch.maximum)
+        finite = torch.isfinite(numbers).all()
         self.tensors["bad"] = torch.where(finite | (self.tensors["bad"] > 0), self.tensors["bad"], step)
         if indices is not None:
-            codes = (indices if indices.dim() == 3 else indices[..., 0]).reshape(-1)
-            self.tensors["counts"].scatter_add_(0, codes, torch.ones_like(codes))
+            self.tensors["counts"] += distributed.summed(code_counts(indices, len(self.tensors["counts"])))
         self.steps += 1
 
     def _update(self, key: str, value: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -173,8 +200,8 @@ class Interval:
     def first_bad(self) -> int:
         return int(self.tensors["bad"])
 
-    def means(self) -> dict[str, float]:
-        """The row of this interval; begins the next one."""
+    def means(self, model: VQVAE) -> dict[str, float]:
+        """The row of this interval, with the statistics of the bottleneck now; begins the next interval."""
         row = {
             key: float(value) / (1 if key.endswith("_max") else self.steps)
             for key, value in self.tensors.items()
@@ -182,6 +209,7 @@ class Interval:
         }
         if len(self.tensors["counts"]):
             row["perplexity"] = float(perplexity(self.tensors["counts"]))
+        row |= statistics(model, self.tensors["counts"])
         self.start()
         return row
 
@@ -198,7 +226,7 @@ def diverged(run: Run, budget: Training, interval: Interval, model: VQVAE, image
             key: str(float(v)) for key, v in interval.tensors.items() if key not in ("counts", "bad")
         },
         "codes_used_since_last_row": int((interval.tensors["counts"] > 0).sum()),
-        "statistics_now": {key: str(value) for key, value in statistics(model).items()},
+        "statistics_now": {key: str(value) for key, value in statistics(model, interval.tensors["counts"]).items()},
     }
     error = DivergedError(f"{run.name}: loss or gradients are not finite since step {step} of {budget.steps}; "
                           f"training.learning_rate is {run.learning_rate:g}, a smaller one may help")  # fmt: skip
@@ -206,25 +234,36 @@ def diverged(run: Run, budget: Training, interval: Interval, model: VQVAE, image
     return error
 
 
-def statistics(model: VQVAE) -> dict[str, float]:
-    return {key: float(value) for key, value in model.bottleneck.statistics().items()}
+def statistics(model: VQVAE, counts: Tensor) -> dict[str, float]:
+    found = model.bottleneck.statistics(counts if len(counts) else None)
+    return {key: float(value) for key, value in found.items()}
+
+
+def stop_agreed(to_stop: Callable[[], bool]) -> bool:
+    """Whether any process was asked to stop."""
+    return bool(distributed.added({"stop": float(to_stop())})["stop"])
 
 
 @torch.no_grad()
 def validate(model: VQVAE, images: Images, batch_size: int = 256) -> dict[str, float]:
-    """Losses over all images, means over every element, in float32 and eval mode; perplexity of all their codes."""
+    """Losses over all images, means over every element, in float32 and eval mode; perplexity of all their codes.
+
+    Whole batches are dealt to the processes in turn.
+    """
     model.eval()
+    dtype = next(model.parameters()).dtype
+    size = model.bottleneck.alphabets[0] if model.bottleneck.alphabets else 0
     sums: dict[str, float] = {}
-    counts: Tensor | int = 0
-    for x in images.in_order(batch_size):
-        output = model(x)
+    counts = torch.zeros(size, dtype=torch.int64, device=images.device)
+    for x in images.in_order(batch_size, distributed.rank(), distributed.size()):
+        output = model(x.to(dtype))
         for key, value in output.losses.items():
             sums[key] = sums.get(key, 0.0) + float(value) * len(x)
         if output.indices is not None:
-            codes = output.indices if output.indices.dim() == 3 else output.indices[..., 0]
-            counts = counts + torch.bincount(codes.flatten().cpu(), minlength=model.bottleneck.alphabets[0])
-    row = {key: value / len(images) for key, value in sums.items()}
-    return row if isinstance(counts, int) else {**row, "perplexity": float(perplexity(counts))}
+            counts += code_counts(output.indices, size)
+    row = {key: value / len(images) for key, value in distributed.added(sums).items()}
+    counts = distributed.summed(counts)
+    return {**row, "perplexity": float(perplexity(counts))} if size else row
 
 
 def snapshot(

@@ -88,7 +88,9 @@ def test_the_state_dict_is_all_there_is_to_keep(bottleneck, request):
 
 
 def test_statistics_are_named_scalars(bottleneck):
-    assert all(value.shape == () and not value.requires_grad for value in bottleneck.statistics().values())
+    counts = torch.ones(bottleneck.alphabets[0], dtype=torch.int64) if bottleneck.alphabets else None
+    for given in (counts, None):
+        assert all(value.shape == () and not value.requires_grad for value in bottleneck.statistics(given).values())
 
 
 def gradients(model, loss: torch.Tensor) -> dict[str, float]:

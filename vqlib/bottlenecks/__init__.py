@@ -15,10 +15,14 @@ registry. It is an ``nn.Module`` with
     in eval mode equal to ``forward(z_e)[0]``.
 ``alphabets``
     the sizes of the Q alphabets of ``indices``; () without codes.
-``statistics() -> dict``
-    named scalars worth a column in the log.
+``begin(steps)``
+    called once before a run of so many steps, for schedules; nothing by default.
+``statistics(counts) -> dict``
+    named scalars worth a column in the log; ``counts`` (K,) says how often each code was chosen since the last row.
 
-State that must survive is a buffer and changes only in training mode. Rate, bitstreams and priors go through
+The last three have defaults in ``BottleneckBase``. State that must survive is a buffer and changes only in training
+mode. What a bottleneck sums over a batch goes through ``vqlib.distributed.summed``, so that it does not depend on the
+number of processes. Rate, bitstreams and priors go through
 ``compress`` and ``decompress`` alone; trainer and evaluation never learn which bottleneck they work with.
 """
 
@@ -34,7 +38,19 @@ def make_bottleneck(name: str, **kwargs) -> nn.Module:
     return importlib.import_module(f"{__name__}.{name}").Bottleneck(**kwargs)
 
 
-class CodebookBottleneck(nn.Module):
+class BottleneckBase(nn.Module):
+    """What a bottleneck without codes and without a schedule need not write."""
+
+    alphabets: tuple[int, ...] = ()
+
+    def begin(self, steps: int) -> None:
+        """Before a run of ``steps`` steps."""
+
+    def statistics(self, counts: Tensor | None) -> dict[str, Tensor]:
+        return {}
+
+
+class CodebookBottleneck(BottleneckBase):
     """What bottlenecks with one learnt codebook (K, D) share; initialised U(-1/K, 1/K) as released."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int):
@@ -47,8 +63,11 @@ class CodebookBottleneck(nn.Module):
         return (self.codebook.shape[0],)
 
     @torch.no_grad()
-    def statistics(self) -> dict[str, Tensor]:
-        return {"smallest_code_norm": self.codebook.norm(dim=1).min()}
+    def statistics(self, counts: Tensor | None) -> dict[str, Tensor]:
+        """The least norm of a code; a code that is never chosen never moves, so also that of the codes in use."""
+        norms = self.codebook.norm(dim=1)  # (K,)
+        used = norms if counts is None else torch.where(counts > 0, norms, torch.inf)
+        return {"smallest_code_norm": norms.min(), "smallest_used_code_norm": used.min()}
 
 
 def vq_losses(z_e: Tensor, z_q: Tensor) -> dict[str, Tensor]:

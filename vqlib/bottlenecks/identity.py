@@ -1,11 +1,11 @@
 """No bottleneck: the decoder sees ``z_e``. A lower bound on this network's error, at no finite rate."""
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from vqlib.bottlenecks import BottleneckBase
 
 
-class Bottleneck(nn.Module):
-    alphabets = ()
-
+class Bottleneck(BottleneckBase):
     def __init__(self, num_embeddings: int, embedding_dim: int):
         super().__init__()
 
@@ -17,6 +17,3 @@ class Bottleneck(nn.Module):
 
     def decompress(self, indices: None, continuous: Tensor) -> Tensor:
         return continuous
-
-    def statistics(self) -> dict[str, Tensor]:
-        return {}

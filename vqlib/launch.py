@@ -1,0 +1,154 @@
+"""Start a run on several devices of this machine: torchrun as a child process, its outcome in one line.
+
+A notebook's kernel cannot be several processes, and code in it is not told when papermill gets SIGTERM; a child is.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import torch
+from safetensors.torch import load_file
+
+from vqlib import errors
+from vqlib.distributed import end_with_parent, rank
+from vqlib.errors import DeviceError, UserError
+from vqlib.files import json_bytes, write_atomically
+from vqlib.model import load_model
+from vqlib.params import Experiment, Run
+from vqlib.training import Trained
+
+OUTCOME = "VQLIB_OUTCOME"  # names a folder, for the children alone, in which each leaves why it stopped
+TO_SAVE = 60  # seconds that the processes have to save after SIGTERM
+
+
+def processes_for(devices: str | int, kind: str) -> int:
+    """How many processes ``training.devices`` means here.
+
+    Raises:
+        DeviceError: more GPUs are asked for than there are.
+    """
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    if devices == "auto":
+        return there
+    if kind == "cuda" and devices > there:
+        raise DeviceError(f"training.devices is {devices}, but torch finds {there} CUDA devices here; "
+                          f"it may be auto or 1 to {there}")  # fmt: skip
+    return devices
+
+
+def train_apart(experiment: Experiment, run: Run, processes: int) -> Trained:
+    """Train ``run`` in ``processes`` processes of this machine and return what they wrote.
+
+    Raises:
+        UserError: the one that stopped them, or one that names the process that died.
+        KeyboardInterrupt: this process was interrupted; they have saved and ended.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, torch.get_num_threads() // processes))
+    with tempfile.TemporaryDirectory() as outcome:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+                   "-m", "vqlib", "train", experiment.name, run.name]  # fmt: skip
+        child = subprocess.Popen(
+            command, cwd=experiment.root, env={**os.environ, "OMP_NUM_THREADS": threads, OUTCOME: outcome},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, preexec_fn=end_with_parent,
+        )  # fmt: skip
+        noise: list[str] = []
+        relay = threading.Thread(target=_relay, args=(child.stderr, (experiment.name, run.name), noise), daemon=True)
+        relay.start()
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()  # torchrun passes it on
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(TO_SAVE)
+            child.kill()
+            raise
+        finally:
+            relay.join(5)
+        if code:
+            raise _reason(Path(outcome), run, noise, experiment.run_folder(run) / "processes.log")
+    return read_trained(experiment, run)
+
+
+def _relay(source: IO[str], names: tuple[str, ...], noise: list[str]) -> None:
+    """Pass on the lines that the run says itself; keep those of torchrun, which matter when it fails."""
+    for line in source:
+        if line.startswith((*names, "checkpoint ")):
+            print(line, end="", file=sys.stderr, flush=True)
+        else:
+            noise.append(line)
+
+
+def _reason(outcome: Path, run: Run, noise: list[str], log: Path) -> BaseException:
+    for file in sorted(outcome.glob("*.json")):
+        told = json.loads(file.read_text())
+        kind = getattr(errors, told["kind"], UserError)
+        return kind(told["message"])
+    text = "".join(noise)
+    write_atomically(log, text.encode())
+    found = re.search(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", text, flags=re.DOTALL)
+    died = f"process {found[1]} ended with {_meaning(int(found[2]))}" if found else "a process died"
+    return UserError(f"{run.name}: {died}; start again to go on from the last checkpoint; what it said is in {log}")
+
+
+def _meaning(code: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"status {code}"
+
+
+def leave_reason(error: UserError) -> bool:
+    """In a process that ``train_apart`` started: leave ``error`` for it. Returns whether this is one."""
+    folder = os.environ.get(OUTCOME)
+    if folder and Path(folder).is_dir():
+        write_atomically(Path(folder, f"{rank():04d}.json"), json_bytes({"kind": type(error).__name__,
+                                                                        "message": str(error)}))  # fmt: skip
+    return bool(folder)
+
+
+def read_trained(experiment: Experiment, run: Run) -> Trained:
+    """What a run in other processes wrote: its weights as saved, its history as rounded in the csv."""
+    file = experiment.run_folder(run) / "model.safetensors"
+    with open(experiment.results / f"{run.name}.csv", newline="") as text:
+        history = [{key: _number(value) for key, value in row.items() if value} for row in csv.DictReader(text)]
+    return Trained(load_file(file), load_model(file)[1]["provenance"]["best_step"], history)
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGTERM or SIGINT came inside the block; the second one interrupts at once.
+
+    So a training saves before it ends. Only the main thread can be told of signals; elsewhere nothing changes.
+    """
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
