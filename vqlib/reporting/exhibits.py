@@ -177,6 +177,7 @@ def setting(results: Results) -> Exhibit:
     ours = {key: list(runs[f"provenance.{key}"]) for key in paper.SETTING if f"provenance.{key}" in runs}
     ours |= {"data": list(runs["provenance.source"]), "test_images": list(runs["test.images"])}
     ours |= {"weights_chosen_on": ["the validation split"], "batchnorm_in_evaluation": ["running statistics"]}
+    ours["beta"] = [results.experiment.runs[run].variant.weights.get("commitment_loss", 1.0) for run in runs["run"]]
     pixels = results.experiment.data.image_size**2
     for model in PROJECTED:
         real_bits = (results.mean(model, "rate.bpp_32bit") - results.mean(model, "rate.bpp_codes")) * pixels

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,9 +39,16 @@ def to_html(markdown: str, images: Mapping[str, bytes]) -> str:
         ReportError: the text shows an image that is not among them.
     """
     parser = MarkdownIt("js-default")  # CommonMark and tables; HTML in the text is shown, not obeyed
-    parser.add_render_rule("table_open", lambda *_: '<div class="scroll"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     tokens = parser.parse(markdown)
+    for place, token in enumerate(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", anchor(tokens[place + 1].content))
+        elif token.type == "table_open":
+            second = [one for one in tokens[place:] if one.type == "th_open"][1:2]
+            words = any("left" in str(one.attrs.get("style")) for one in second)
+            token.attrSet("class", "words" if words else "numbers")
+    parser.add_render_rule("table_open", _table_open)
     for inline in (child for token in tokens for child in token.children or []):
         if inline.type == "image":
             link = str(inline.attrs["src"])
@@ -48,6 +56,15 @@ def to_html(markdown: str, images: Mapping[str, bytes]) -> str:
                 raise ReportError(f"the text shows the image {link!r}; it may be one of {', '.join(images) or 'none'}")
             inline.attrs["src"] = f"data:image/png;base64,{base64.b64encode(images[link]).decode()}"
     return parser.renderer.render(tokens, parser.options, {})
+
+
+def anchor(heading: str) -> str:
+    """The name by which a heading can be linked to, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _table_open(_, tokens, place, options, env) -> str:
+    return f'<div class="scroll"><table class="{tokens[place].attrs["class"]}">\n'
 
 
 def page(title: str, markdown: str, images: Mapping[str, bytes]) -> str:

@@ -50,6 +50,7 @@ SETTING = {
     "batch_size": 128,
     "steps": 39_100,  # 100 epochs of 391
     "learning_rate": 2e-4,
+    "beta": 1.0,  # of the commitment term in the code, of the codebook term in the text
     "scalars_per_image_of_projected": 64,  # h * w
     "scalars_per_image_of_projected_rows": 2_048,  # D * h
     "weights_chosen_on": "the test split",

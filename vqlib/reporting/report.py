@@ -8,10 +8,13 @@ from pathlib import Path
 
 from vqlib.files import write_atomically
 from vqlib.params import ROOT, experiment_names
+from vqlib.reporting import verdicts
+from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibit import Exhibit
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in
-from vqlib.reporting.html import page
+from vqlib.reporting.html import anchor, page
+from vqlib.reporting.judging import judges
 from vqlib.reporting.results import Results, load_results
 from vqlib.reporting.style import image_bytes
 from vqlib.reporting.tables import Table, plain
@@ -36,12 +39,14 @@ def write_report(experiment: str, root: Path = ROOT) -> Path:
     files: dict[str, bytes] = {"README.md": markdown.encode()}
     for exhibit in exhibits.values():
         if isinstance(exhibit.content, Table):
-            table = exhibit.content
-            for kind, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
-                files[f"tables/{exhibit.name}.{kind}"] = text.encode()
+            files |= table_files(exhibit.content, exhibit.name)
         else:
             for kind in ("png", "pdf"):
                 files[f"figures/{exhibit.name}.{kind}"] = image_bytes(exhibit.content, kind)
+    if judges([results]):
+        found, link = judge_all([results]), linked(exhibits)
+        for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
+            files |= table_files(verdicts.verdict_table(claims, found, link), name)
     files["tables/runs.csv"] = results.runs.to_csv(index=False, lineterminator="\n").encode()
     images = {name: content for name, content in files.items() if name.endswith(".png")}
     files["report.html"] = page(results.experiment.title, markdown, images).encode()
@@ -55,10 +60,28 @@ def write_report(experiment: str, root: Path = ROOT) -> Path:
     return folder
 
 
+def table_files(table: Table, name: str) -> dict[str, bytes]:
+    """A table in its three forms, by path inside the report."""
+    texts = {"md": table.markdown(), "csv": table.csv(), "tex": table.latex()}
+    return {f"tables/{name}.{kind}": text.encode() for kind, text in texts.items()}
+
+
+def linked(exhibits: dict[str, Exhibit], where: str = "") -> verdicts.Link:
+    """From the name of an exhibit to a link in the report at ``where``: "[Figure 1](#its-heading), ..."."""
+    found: dict[str, list[str]] = {}
+    for label, exhibit in exhibits.items():
+        found.setdefault(exhibit.name, []).append(f"[{label}]({where}#{anchor(exhibit.heading)})")
+    return lambda _, name: ", ".join(found[name]) if name in found else None
+
+
 def report_markdown(results: Results, exhibits: dict[str, Exhibit]) -> str:
     """The text of the report; ``exhibits`` by label, as ``all_exhibits`` returns them."""
-    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), findings(results)]
+    judged = bool(judges([results]))
+    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results)]
+    parts += [verdicts.section(judge_all([results]), linked(exhibits))] if judged else []
+    parts.append(findings(results))
     parts += [f"## {exhibit.heading}\n\n{exhibit.markdown(label)}" for label, exhibit in exhibits.items()]
+    parts += [verdicts.rules()] if judged else []
     parts.append(
         "## Files\n\n"
         "[figures/](figures/) holds every figure as PNG and PDF, [tables/](tables/) every table as CSV, LaTeX and "

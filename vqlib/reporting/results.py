@@ -1,7 +1,8 @@
 """What the runs of an experiment left in results/<experiment>/, checked and as tables. No torch, no data needed."""
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 from vqlib.errors import ReportError
 from vqlib.params import ROOT, Experiment, load_experiment, load_variants
+from vqlib.reporting.families import in_order
+from vqlib.reporting.statistics import Ratio, ratio
 from vqlib.reporting.tables import half_interval
 
 SUFFIXES = (".json", ".csv", ".png")
@@ -23,20 +26,29 @@ EVALUATION = {
     "train": ("mse",),
     "rate": ("bpp_codes", "bpp_32bit", "bpp_8bit"),
 }
+PRECISION = ("bpp_nominal", "bpp_cross_entropy", "bpp_bitstream", "mse", "psnr", "ssim")
+RATE_IN_NAME = re.compile(r"-lr\d")
 HISTORY = ("step", "split", "recon_loss", "commitment_loss", "perplexity", "recon_loss_max")
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report is drawn from. Runs and models stand in the order of params.yaml."""
+    """All that a report is drawn from. Models stand family by family, else in the order of params.yaml.
+
+    A run whose name carries a learning rate (``vq-0-lr2e-3``) belongs to the grid of rates: it is in ``grid``, and in
+    ``runs`` only if its variant has no other runs and its rate is the variant's best on the validation split.
+    """
 
     experiment: Experiment
     variants: list[str]  # every variant of the repository, in order: a model's colour follows from its place
     evaluations: dict[str, dict]  # results/<experiment>/<run>.json by run
-    runs: pd.DataFrame  # the same, one row per run: run, variant, seed, test.mse, rate.bpp_codes, ...
+    grid: pd.DataFrame  # the same, one row per run: run, variant, seed, validation_mse, test.mse, rate.bpp_codes, ...
+    runs: pd.DataFrame  # the rows of it that figures and tables compare
     history: pd.DataFrame  # the rows of every run's csv, with run, variant and seed
     strips: dict[str, np.ndarray]  # by run: originals and reconstructions, uint8 (2, N, S, S, 3)
     missing: dict[str, list[str]]  # run -> its files that are not there
+    codecs: dict | None = None  # codecs.json: JPEG and WebP on the same test images
+    priors: dict[str, dict] = field(default_factory=dict)  # <run>.prior.json by run, where there is one
 
     @property
     def models(self) -> list[str]:
@@ -49,17 +61,37 @@ class Results:
 
     def mean(self, model: str, column: str) -> float:
         """Mean over the model's seeds, NaN where the number does not exist."""
-        return float(self._seeds(model, column).mean())
+        return float(self.seeds(model, column).mean())
 
     def interval(self, model: str, column: str) -> float:
         """Half the 95 % interval of that mean (Student's t over seeds), NaN for a single seed."""
-        values = self._seeds(model, column).dropna()
+        values = self.seeds(model, column).dropna()
         return half_interval(values.to_numpy())
 
-    def _seeds(self, model: str, column: str) -> pd.Series:
+    def seeds(self, model: str, column: str) -> pd.Series:
+        """The numbers of the model's runs, empty where there is no such column."""
         if column not in self.runs:
             return pd.Series(dtype=float)
         return self.runs.loc[self.runs["variant"] == model, column].astype(float)
+
+    def ratio(self, model: str, other: str, column: str = "test.mse") -> Ratio:
+        """Mean of a model over that of another, with its 95 % interval over seeds."""
+        return ratio(*(self.seeds(one, column).dropna().to_numpy() for one in (model, other)))
+
+    def of(self, run: str) -> pd.DataFrame:
+        """The history of one run."""
+        return self.history[self.history["run"] == run]
+
+    def precisions(self, model: str) -> pd.DataFrame:
+        """The curve of a model with continuous latents: a row per run and bits, as rate.precisions of its json."""
+        rows = [{"run": run, **point} for run in self.runs_of(model)
+                for point in self.evaluations[run]["rate"].get("precisions") or []]  # fmt: skip
+        return pd.DataFrame(rows, columns=["run", "bits", *PRECISION])
+
+    def option(self, model: str, key: str) -> object:
+        """A number that the variant is given in params.yaml, None where it has none of that name."""
+        runs = self.runs_of(model)
+        return self.experiment.runs[runs[0]].variant.options.get(key) if runs else None
 
 
 def load_results(name: str, root: Path = ROOT) -> Results:
@@ -75,6 +107,8 @@ def load_results(name: str, root: Path = ROOT) -> Results:
                for run in experiment.runs}  # fmt: skip
     missing = {run: [f"{run}{suffix}" for suffix in suffixes] for run, suffixes in lacking.items() if suffixes}
     found = [run for run in experiment.runs if run not in missing]
+    order = in_order(experiment.runs[run].variant.name for run in found)
+    found.sort(key=lambda run: order.index(experiment.runs[run].variant.name))
     if not found:
         raise ReportError(f"results/{name}: no run of {', '.join(experiment.runs)} has results; train and evaluate one")
     evaluations = {run: _evaluation(folder / f"{run}.json", name, experiment.runs[run].variant.name) for run in found}
@@ -82,15 +116,55 @@ def load_results(name: str, root: Path = ROOT) -> Results:
     for run in found:
         if not np.array_equal(strips[run][0], strips[found[0]][0]):
             raise ReportError(f"results/{name}/{run}.png shows other images than {found[0]}.png; evaluate both again")
+    history = pd.concat([_history(folder / f"{run}.csv", evaluations[run]) for run in found], ignore_index=True)
     return Results(
         experiment=experiment,
         variants=list(load_variants(root)),
         evaluations=evaluations,
-        runs=pd.json_normalize(list(evaluations.values())),
-        history=pd.concat([_history(folder / f"{run}.csv", evaluations[run]) for run in found], ignore_index=True),
+        history=history,
         strips=strips,
         missing=missing,
+        codecs=_json(folder / "codecs.json", "run the stage codecs again", ("images", "codecs")),
+        priors={run: prior for run in found if (prior := _json(folder / f"{run}.prior.json", "fit it again"))},
+        **tables(experiment, evaluations, history),
     )
+
+
+def tables(experiment: Experiment, evaluations: dict[str, dict], history: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """``grid`` and ``runs`` of Results."""
+    grid = pd.json_normalize(list(evaluations.values()))
+    least = history[history["split"] == "validation"].groupby("run")["recon_loss"].min()
+    grid["validation_mse"] = grid["run"].map(least)
+    grid["learning_rate"] = [experiment.runs[run].learning_rate for run in grid["run"]]
+    return {"grid": grid, "runs": grid[grid["run"].isin(compared(grid))].reset_index(drop=True)}
+
+
+def compared(grid: pd.DataFrame) -> list[str]:
+    """The runs that stand for their variants: those without a learning rate in the name, else of the best rate."""
+    chosen: list[str] = []
+    for _, runs in grid.groupby("variant", sort=False):
+        plain_name = ~runs["run"].str.contains(RATE_IN_NAME, regex=True)
+        if plain_name.any():
+            chosen += list(runs["run"][plain_name])
+        else:
+            best = runs.groupby("learning_rate")["validation_mse"].mean().idxmin()
+            chosen += list(runs["run"][runs["learning_rate"] == best])
+    return chosen
+
+
+def _json(path: Path, remedy: str, keys: tuple[str, ...] = ()) -> dict | None:
+    """The content of an optional file, None where there is none."""
+    if not path.is_file():
+        return None
+    where = f"results/{path.parent.name}/{path.name}"
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ReportError(f"{where}: not valid JSON ({error}); {remedy}") from None
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise ReportError(f"{where}: the key {key!r} is missing; {remedy}")
+    return content
 
 
 def _evaluation(path: Path, experiment: str, variant: str) -> dict:

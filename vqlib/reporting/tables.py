@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ from scipy.special import stdtrit
 
 NOTHING = "–"  # printed where a number does not exist
 LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "±": r"$\pm$",
-         "–": "--", "×": r"$\times$"}  # fmt: skip
+         "–": "--", "×": r"$\times$", "·": r"$\cdot$", "√": r"$\surd$", "β": r"$\beta$", "‖": r"$\|$", "²": r"$^2$",
+         "^": r"\^{}", "~": r"\~{}", "<": r"$<$", ">": r"$>$"}  # fmt: skip
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
@@ -40,30 +42,55 @@ def half_interval(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Table:
-    """``shown`` holds the text of every cell, the first column naming the row; ``values`` the numbers behind it."""
+    """``shown`` holds the text of every cell, the first column naming the row; ``values`` the numbers behind it.
+
+    ``groups`` gives every row a title; rows of one title stand together under it. ``words`` is for cells of text.
+    """
 
     shown: pd.DataFrame
     values: pd.DataFrame
+    groups: tuple[str, ...] = ()
+    words: bool = False
 
     def markdown(self) -> str:
-        rule = [":--", *["--:"] * (self.shown.shape[1] - 1)]
-        rows = [self.shown.columns, rule, *self.shown.itertuples(index=False)]
+        width = self.shown.shape[1]
+        rule = [":--", *([":--" if self.words else "--:"] * (width - 1))]
+        rows = [self.shown.columns, rule]
+        for title, row in self._titled():
+            rows += [[f"*{title}*", *[""] * (width - 1)]] if title else []
+            rows.append(row)
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
     def latex(self) -> str:
         """For the package booktabs."""
-        head, *body = (
-            " & ".join(_latex(cell) for cell in row) + r" \\"
-            for row in [self.shown.columns, *self.shown.itertuples(index=False)]
-        )
-        columns = "l" + "r" * (self.shown.shape[1] - 1)
-        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-        return "\n".join([*lines, r"\end{tabular}", ""])
+        width = self.shown.shape[1]
+        columns = r"p{0.15\linewidth}" * width if self.words else "l" + "r" * (width - 1)
+        lines = [rf"\begin{{tabular}}{{{columns}}}"]
+        lines += [r"\toprule", _latex_row(self.shown.columns), r"\midrule"]
+        for title, row in self._titled():
+            if title:
+                lines.append(rf"\addlinespace \multicolumn{{{width}}}{{l}}{{\textit{{{_latex(title)}}}}} \\")
+            lines.append(_latex_row(row))
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
     def csv(self) -> str:
         return self.values.to_csv(index=False, float_format="%.4g", lineterminator="\n")
 
+    def _titled(self) -> Iterator[tuple[str | None, tuple[str, ...]]]:
+        """Every row, with the title that stands above it or None."""
+        before = None
+        groups = self.groups or (None,) * len(self.shown)
+        for title, row in zip(groups, self.shown.itertuples(index=False), strict=True):
+            yield (title if title != before else None), tuple(row)
+            before = title
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(map(_latex, cells)) + r" \\"
+
 
 def _latex(cell: str) -> str:
-    text = "".join(LATEX.get(character, character) for character in cell)
-    return re.sub("`(.*?)`", r"\\texttt{\1}", text)
+    text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", cell)  # links
+    text = "".join(LATEX.get(character, character) for character in text)
+    text = re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text)
+    return re.sub("`([^`]+)`", r"\\texttt{\1}", text)

@@ -1,0 +1,151 @@
+"""The paper's claims and where paper, page and code disagree: what each says, the rule that judges it, its judge.
+
+The rules were written down in LOG.md (2026-11-24) before the runs that they judge had ended. ``judge_all`` applies them
+to results alone: no verdict stands anywhere but in what it returns.
+"""
+
+from collections.abc import Sequence
+
+from vqlib.reporting import disagreements, paper
+from vqlib.reporting.claims_error import almost_identical, for_free, halved, halved_as_released
+from vqlib.reporting.claims_latents import frequency, priors
+from vqlib.reporting.claims_training import cause, unstable
+from vqlib.reporting.judging import ENOUGH, PAPER_WIDTH, Claim, Verdict, judges
+from vqlib.reporting.results import Results
+
+CLAIMS = (
+    Claim(
+        "C1",
+        paper.CLAIMS["C1"],
+        "Test MSE of `projected` over that of `vq`, three seeds each: halved if its 95 % interval ends at or below "
+        "0.5, not if it begins above. If halved, the same against the best control (on validation) of at most the "
+        "nominal rate of the fewest gain bits that cost 1 % of the error: reproduced; else true only at k times the "
+        "rate.",
+        halved,
+    ),
+    Claim(
+        "C1, released axis",
+        "The same of the released code, which projects along the image's width.",
+        f"As C1 for `projected_rows`, at width {PAPER_WIDTH} or more only; a single seed is a tendency: halved at 0.4 "
+        f"or below, not at 0.6 or above.",
+        halved_as_released,
+    ),
+    Claim(
+        "C1, for free",
+        "How much of “half the error” a healthy codebook gives at no extra nominal bit (our question, not the "
+        "paper's).",
+        "(MSE of `vq` - MSE of the best control of its nominal rate) / (half the MSE of `vq`).",
+        for_free,
+    ),
+    Claim(
+        "C2",
+        paper.CLAIMS["C2"],
+        "A late peak: consecutive logging intervals of the second half whose highest step exceeds 3 times the median "
+        "of these highest steps. Reproduced if more of five seeds have one than of the runs with a codebook that "
+        "divide by no norm (Fisher, p < 0.05); not reproduced only in runs of the paper's 39,100 steps.",
+        unstable("projected"),
+    ),
+    Claim("C2, released axis", "The same of `projected_rows`.", "As C2.", unstable("projected_rows")),
+    Claim(
+        "C2, its cause",
+        "The gradient through 1/(z_q·z_q) makes training unstable (suspected, not the paper's claim).",
+        "Runs with a late peak or a step whose gradient exceeds 10 times the mean of its logging interval: most of the "
+        "original's and fewer than half under every intervention; not the cause if detaching leaves them.",
+        cause("projected"),
+    ),
+    Claim("C2, its cause, released axis", "The same along the released axis.", "As above.", cause("projected_rows")),
+    Claim(
+        "C3",
+        paper.CLAIMS["C3"],
+        "Over three seeds the intervals of PSNR and SSIM lie at or above 28.5 dB (the paper's own error) and 0.95.",
+        almost_identical("projected", at_least=1, fewest=ENOUGH),
+    ),
+    Claim(
+        "C3, released axis",
+        "The same of `projected_rows`.",
+        f"As C3, at width {PAPER_WIDTH} or more, one seed being a tendency.",
+        almost_identical("projected_rows", at_least=PAPER_WIDTH, fewest=1),
+    ),
+    Claim(
+        "C4",
+        paper.CLAIMS["C4"],
+        "At the paper's S each has 0.95 of the MSE of `vq` or more, and over five values of S the rank correlation of "
+        "error with the fraction of continuous positions is above -0.9; with a trend: true only of the paper's S.",
+        frequency,
+    ),
+    Claim(
+        "C5",
+        paper.CLAIMS["C5"],
+        "Not reproduced if a prior over codes and continuous values has a test rate below the nominal one, and can be "
+        "sampled; reproduced if its rate is not below.",
+        priors,
+    ),
+)
+
+DISAGREEMENTS = (
+    Claim(
+        "1, axis",
+        "The text projects each position's vector; the released code sums over the image's width.",
+        "Confirmed if the runs' rates imply h·w and D·h numbers an image.",
+        disagreements.axis,
+    ),
+    Claim(
+        "2, data",
+        "The page says ImageNet; the code and pictures are CIFAR-10.",
+        "Which data set gives the released log's numbers of batches.",
+        disagreements.data_set,
+    ),
+    Claim(
+        "3, rate",
+        "No bits are counted: 9/16 bpp for the VQ-VAE, (9+b)/16 with b-bit gains, 9/16 + D·b/(4W) along the released "
+        "axis.",
+        "The formulas against the nominal rate of every run, to four digits.",
+        disagreements.rate,
+    ),
+    Claim(
+        "4, frequency table",
+        "The released table is little more than the current batch's histogram, in testing too.",
+        "Released against described at one S: it matters if the fraction of continuous positions differs by 0.01 or "
+        "MSE by 2 %.",
+        disagreements.frequency_table,
+    ),
+    Claim(
+        "5, evaluation",
+        "BatchNorm keeps batch statistics in evaluation; the last batch is dropped.",
+        "The same weights measured both ways: it matters from 1 % of MSE.",
+        disagreements.evaluation,
+    ),
+    Claim(
+        "6, β",
+        "β multiplies the codebook term in the text, the commitment term in the code.",
+        "Without effect if the β in use is 1.",
+        disagreements.beta,
+    ),
+    Claim(
+        "7, norms",
+        "Nothing keeps z_q·z_q from vanishing: ‖z_q‖ is about 0.018 per position and 0.003 per row at initialisation.",
+        "√(D/3)/K and √(h/3)/K, and the least norm in the first row of our runs' logs between half of it and it.",
+        disagreements.norms,
+    ),
+    Claim(
+        "8, factor",
+        "The page says a factor of 2, Figure 5 shows 3.4.",
+        "Whether 2 lies outside the factor's range under the reading's uncertainty.",
+        disagreements.factor,
+    ),
+    Claim(
+        "9, in-place ReLU",
+        "The decoder's first ReLU changes the projected latent before its loss: the released loss sees relu(P).",
+        "The released loss against the described one, three seeds: it matters if the interval of the ratio of MSE "
+        "excludes 1.",
+        disagreements.in_place,
+    ),
+)
+
+
+def judge_all(
+    experiments: Sequence[Results], claims: Sequence[Claim] = (*CLAIMS, *DISAGREEMENTS)
+) -> dict[str, Verdict]:
+    """The verdict on every claim, by its name, from the experiments that judge; each has one."""
+    study = judges(experiments)
+    return {claim.name: claim.judge(study) for claim in claims}

@@ -1,0 +1,160 @@
+"""C1 and C3, what projection does to the error and how close reconstructions come. Rules: claims.py and LOG.md."""
+
+import numpy as np
+
+from vqlib.reporting.families import family
+from vqlib.reporting.judging import (
+    NOT_REPRODUCED,
+    OPEN,
+    PAPER_WIDTH,
+    REPRODUCED,
+    Study,
+    Verdict,
+    at,
+    enough,
+    interval,
+    lacking,
+    named,
+)
+from vqlib.reporting.results import Results
+from vqlib.reporting.statistics import ratio
+from vqlib.reporting.tables import number
+
+HALF, TENDENCY = 0.5, (0.4, 0.6)  # a single seed has to leave room for its scatter
+CLOSE_ENOUGH = 1.01  # of the error with 32-bit gains
+SAME_RATE = 1e-6  # bits per pixel
+PSNR, SSIM = 28.5, 0.95  # the paper's own error of 0.0056 is 28.5 dB
+
+
+def halved(study: Study) -> Verdict:
+    """C1, along the axis of the paper's text."""
+    results = enough(study, "projected", "vq")
+    if results is None:
+        return lacking(study, "projected", "vq")
+    found = results.ratio("projected", "vq")
+    rate = {model: results.mean(model, "rate.bpp_32bit") for model in ("vq", "projected")}
+    numbers = {"ratio": found.value, "low": found.low, "high": found.high, "bpp": rate["projected"],
+               "bpp_vq": rate["vq"], "rate_factor": rate["projected"] / rate["vq"],
+               "seeds": len(results.runs_of("projected"))}  # fmt: skip
+    evidence = (
+        f"Test MSE of `projected` over that of `vq`: {interval(found)} over {numbers['seeds']} seeds ({at(results)}), "
+        f"at {number(rate['projected'])} against {number(rate['vq'])} bits per pixel."
+    )
+    runs, shown = named(results, "vq", "projected"), ("rate_distortion", "models")
+    if not found.high <= HALF:
+        return Verdict(NOT_REPRODUCED if found.low > HALF else OPEN, evidence, numbers, runs, shown)
+    bits, bpp, errors = fewest_bits(results, "projected")
+    control = best_control(results, bpp)
+    numbers |= {"bits": bits, "bpp_at_bits": bpp, "rate_factor": bpp / rate["vq"]}
+    said = f"true only at {number(numbers['rate_factor'], digits=3)} times the rate"
+    if control is None:
+        return Verdict(said, f"{evidence} No control of at most {number(bpp)} bpp was run.", numbers, runs, shown)
+    against = ratio(errors, results.seeds(control, "test.mse").to_numpy())
+    numbers |= {"ratio_at_equal_rate": against.value}
+    evidence += (
+        f" With {bits}-bit gains, {number(bpp)} bpp: {interval(against)} of the MSE of `{control}`, the best control "
+        f"at no more bits ({number(results.mean(control, 'rate.bpp_codes'))} bpp)."
+    )
+    said = REPRODUCED if against.high <= HALF else said
+    return Verdict(said, evidence, numbers, runs + named(results, control), (*shown, "controls"))
+
+
+def halved_as_released(study: Study) -> Verdict:
+    """C1, along the axis of the released code, at a width that can judge it."""
+    results = enough(study, "projected_rows", "vq", seeds=1, at_least=PAPER_WIDTH)
+    narrow = [f"{interval(one.ratio('projected_rows', 'vq'))} at {at(one)}" for one in study
+              if one.runs_of("projected_rows") and one.runs_of("vq")]  # fmt: skip
+    if results is None:
+        missing = lacking(study, "projected_rows", "vq", seeds=1, at_least=PAPER_WIDTH)
+        seen = f" Seen, and no judgement: MSE over that of `vq` {', '.join(narrow)}." if narrow else ""
+        return Verdict(OPEN, missing.evidence + seen, {}, (), ())
+    found = results.ratio("projected_rows", "vq")
+    several = found.low == found.low and min(len(results.runs_of(m)) for m in ("projected_rows", "vq")) >= 3
+    yes, no = (found.high <= HALF, found.low > HALF) if several else (found.value <= TENDENCY[0],
+                                                                      found.value >= TENDENCY[1])  # fmt: skip
+    said = REPRODUCED if yes else NOT_REPRODUCED if no else OPEN
+    rates = [results.mean(model, key) for model, key in (("projected_rows", "rate.bpp_32bit"),
+                                                         ("projected_rows", "rate.bpp_8bit"),
+                                                         ("vq", "rate.bpp_codes"))]  # fmt: skip
+    if yes:
+        said = f"true only at {number(rates[1] / rates[2], digits=3)} times the rate"
+    evidence = (
+        f"Test MSE of `projected_rows` over that of `vq`: {interval(found)} ({at(results)}"
+        f"{'' if several else '; one seed, a tendency'}), at {number(rates[0])} bits per pixel with 32-bit gains, "
+        f"{number(rates[1])} with 8-bit gains, against {number(rates[2])}; a raw image has 24."
+    )
+    numbers = {"ratio": found.value, "bpp": rates[0], "bpp_8bit": rates[1], "rate_factor": rates[1] / rates[2]}
+    return Verdict(said, evidence, numbers, named(results, "projected_rows", "vq"), ("rate_distortion", "models"))
+
+
+def for_free(study: Study) -> Verdict:
+    """How much of "half the error" a healthy codebook gives at the rate of vq."""
+    for results in study:
+        base = results.mean("vq", "rate.bpp_codes")
+        control = best_control(results, base)
+        if control is None or not results.runs_of("projected"):
+            continue
+        errors = {model: results.mean(model, "test.mse") for model in ("vq", control)}
+        share = (errors["vq"] - errors[control]) / (errors["vq"] / 2)
+        against = results.ratio("projected", control)
+        evidence = (
+            f"`{control}` has {interval(results.ratio(control, 'vq'))} of the test MSE of `vq` at the same "
+            f"{number(base)} nominal bits per pixel ({at(results)}; perplexity "
+            f"{number(results.mean(control, 'test.perplexity'), digits=3)} against "
+            f"{number(results.mean('vq', 'test.perplexity'), digits=3)}). `projected`, at "
+            f"{number(results.mean('projected', 'rate.bpp_32bit'))}, has {interval(against)} times the error of it."
+        )
+        numbers = {"share": share, "ratio": errors[control] / errors["vq"], "projected_over_control": against.value}
+        said = f"{number(100 * share, digits=2)} % of the half"
+        return Verdict(said, evidence, numbers, named(results, "vq", control, "projected"), ("controls",))
+    return Verdict(OPEN, "Needs a control of the rate of `vq`, with `vq` and `projected` in the same experiment.")
+
+
+def fewest_bits(results: Results, model: str) -> tuple[int, float, np.ndarray]:
+    """The coarsest gains that cost at most 1 % of the error: bits, nominal bits per pixel, test MSE of every seed."""
+    curve = results.precisions(model)
+    full = results.mean(model, "test.mse")
+    for bits, points in curve.groupby("bits"):
+        if points["mse"].mean() <= CLOSE_ENOUGH * full:
+            return int(bits), float(points["bpp_nominal"].mean()), points["mse"].to_numpy()
+    if results.mean(model, "test.mse_8bit") <= CLOSE_ENOUGH * full:
+        return 8, results.mean(model, "rate.bpp_8bit"), results.seeds(model, "test.mse_8bit").to_numpy()
+    return 32, results.mean(model, "rate.bpp_32bit"), results.seeds(model, "test.mse").to_numpy()
+
+
+def best_control(results: Results, bpp: float) -> str | None:
+    """The control of at most so many nominal bits per pixel whose validation error is least."""
+    controls = [model for model in results.models if family(model) == "control"]
+    affordable = [model for model in controls if results.mean(model, "rate.bpp_codes") <= bpp + SAME_RATE]
+    return min(affordable, key=lambda model: results.mean(model, "validation_mse"), default=None)
+
+
+def almost_identical(model: str, at_least: int, fewest: int):
+    """The judge of C3 for a model, at a width, with that many seeds."""
+
+    def judge(study: Study) -> Verdict:
+        results = enough(study, model, seeds=fewest, at_least=at_least)
+        if results is None:
+            return lacking(study, model, seeds=fewest, at_least=at_least)
+        measured = {key: (results.mean(model, f"test.{key}"), results.interval(model, f"test.{key}"))
+                    for key in ("psnr", "ssim")}  # fmt: skip
+        wanted = {"psnr": PSNR, "ssim": SSIM}
+        ends = {key: [mean + sign * (0 if half != half else half) for sign in (-1, 1)]
+                for key, (mean, half) in measured.items()}  # fmt: skip
+        said = OPEN
+        if all(ends[key][0] >= wanted[key] for key in wanted):
+            said = REPRODUCED
+        elif any(ends[key][1] < wanted[key] for key in wanted):
+            said = NOT_REPRODUCED
+        psnr, ssim = (f"{number(mean)}{f' ± {number(half, 2)}' if half == half else ''}" for mean, half in
+                      measured.values())  # fmt: skip
+        seeds = len(results.runs_of(model))
+        evidence = (
+            f"{psnr} dB and SSIM {ssim} over {seeds} seed{'s' if seeds > 1 else ', a tendency'} ({at(results)}), at "
+            f"{number(results.mean(model, 'rate.bpp_32bit'))} bits per pixel; asked for: {PSNR} dB, which the paper's "
+            f"own error is, and {SSIM}."
+        )
+        numbers = {key: mean for key, (mean, _) in measured.items()}
+        return Verdict(said, evidence, numbers, named(results, model), ("reconstructions", "models"))
+
+    return judge

@@ -1,0 +1,109 @@
+"""C2, whether training with projection is unstable, and by what. The rules stand in claims.py and LOG.md."""
+
+import pandas as pd
+
+from vqlib.reporting import paper
+from vqlib.reporting.families import is_quiet
+from vqlib.reporting.judging import (
+    CONFIRMED,
+    NOT_REPRODUCED,
+    OPEN,
+    REPRODUCED,
+    Study,
+    Verdict,
+    at,
+    enough,
+    lacking,
+    named,
+    steps,
+)
+from vqlib.reporting.results import Results
+from vqlib.reporting.statistics import burst, fisher_greater, late_peaks, least_used_norm
+from vqlib.reporting.tables import number
+
+SEEDS, P, BURST = 5, 0.05, 10.0
+INTERVENTIONS = {  # by the axis that they change
+    "projected": ("projected_detached", "projected_guard", "projected_unit"),
+    "projected_rows": ("projected_rows_detached", "projected_rows_guard"),
+}
+SHOWN = ("projected_training", "stability")
+
+
+def stability(results: Results) -> pd.DataFrame:
+    """Peaks, bursts of the gradient and least norm of a code in use, a row per run that figures compare."""
+    rows = []
+    for variant, run in zip(results.runs["variant"], results.runs["run"], strict=True):
+        history = results.of(run)
+        peaks = late_peaks(history)
+        rows.append({"variant": variant, "run": run, "late_peaks": len(peaks),
+                     "highest": max((height for _, height in peaks), default=None), "burst": burst(history),
+                     "least_used_norm": least_used_norm(history)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def unstable(model: str):
+    """The judge of C2 for a model: late peaks more often than where nothing is divided by a norm."""
+
+    def judge(study: Study) -> Verdict:
+        results = max(study, key=lambda one: (len(one.runs_of(model)) >= SEEDS, steps(one), len(one.runs_of(model))),
+                      default=None)  # fmt: skip
+        if results is None or not results.runs_of(model):
+            return lacking(study, model, seeds=SEEDS)
+        table = stability(results)
+        own = table[table["variant"] == model]
+        others = table[table["variant"].map(is_quiet)]
+        hits, other_hits = (int((part["late_peaks"] > 0).sum()) for part in (own, others))
+        p = fisher_greater(hits, len(own), other_hits, len(others))
+        evidence = (
+            f"{hits} of {len(own)} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
+            f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
+        )
+        numbers = {"hits": hits, "of": len(own), "other_hits": other_hits, "other_of": len(others), "p": p}
+        runs = tuple((results.experiment.name, run) for run in [*own["run"], *others["run"]])
+        if len(own) < SEEDS:
+            said, evidence = OPEN, f"{evidence} Needs {SEEDS} seeds of `{model}`."
+        elif p < P:
+            said = REPRODUCED
+        elif steps(results) >= paper.SETTING["steps"]:
+            said = NOT_REPRODUCED
+        else:
+            said = OPEN
+            evidence += (
+                f" Needs the paper's {paper.SETTING['steps']:,} steps: late peaks may come later than these runs end."
+            )
+        return Verdict(said, evidence, numbers, runs, SHOWN)
+
+    return judge
+
+
+def cause(model: str):
+    """The judge of C2's suspected cause: the interventions beside the original."""
+    interventions = INTERVENTIONS[model]
+
+    def judge(study: Study) -> Verdict:
+        results = enough(study, model, *interventions)
+        if results is None:
+            return lacking(study, model, *interventions)
+        table = stability(results).set_index("variant")
+        unrest = {}
+        for variant in (model, *interventions):
+            rows = table.loc[[variant]]
+            unrest[variant] = (int(((rows["late_peaks"] > 0) | (rows["burst"] > BURST)).sum()), len(rows))
+        share = {variant: hits / of for variant, (hits, of) in unrest.items()}
+        bursts = {variant: table.loc[[variant], "burst"].median() for variant in unrest}
+        told = ", ".join(f"`{variant}` {hits} of {of} (median burst {number(bursts[variant], 3)})"
+                         for variant, (hits, of) in unrest.items())  # fmt: skip
+        evidence = f"Runs with a late peak or a burst of the gradient above {BURST:g}: {told} ({at(results)})."
+        if share[model] <= 0.5:
+            said, evidence = OPEN, f"{evidence} The original itself is quiet at this length: needs longer runs."
+        elif all(share[variant] < 0.5 for variant in interventions):
+            said = CONFIRMED
+        elif share[interventions[0]] > 0.5:
+            said = "not the cause"
+        else:
+            said, evidence = OPEN, f"{evidence} The interventions disagree: needs more seeds."
+        numbers = {f"{variant}.unrest": value for variant, value in share.items()}
+        numbers |= {f"{variant}.burst": float(value) for variant, value in bursts.items()}
+        return Verdict(said, evidence, numbers, named(results, model, *interventions), ("stability",))
+
+    return judge

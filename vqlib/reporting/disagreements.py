@@ -1,0 +1,216 @@
+"""The nine points where paper, project page and released code disagree, each with its evidence."""
+
+from collections.abc import Iterator
+from math import ceil, sqrt
+
+from vqlib.reporting import paper
+from vqlib.reporting.judging import (
+    CONFIRMED,
+    ENOUGH,
+    OPEN,
+    REFUTED,
+    Study,
+    Verdict,
+    at,
+    enough,
+    interval,
+    lacking,
+    named,
+    width,
+)
+from vqlib.reporting.results import Results
+from vqlib.reporting.tables import number
+
+FOUR_DIGITS = 5e-4  # relative
+STRIDE = 4  # of the encoder: f
+DATA_SETS = {"CIFAR-10": (50_000, 10_000), "ImageNet": (1_281_167, 50_000)}  # training and test images
+BATCHES_AN_EPOCH, TEST_BATCHES = 391, 78  # of the released code's log
+AXES = ("projected", "projected_rows")
+MATTERS = {"fraction": 0.01, "frequency": 0.02, "evaluation": 0.01}
+
+
+def axis(study: Study) -> Verdict:
+    """1: how many numbers each axis stores."""
+    results = next((one for one in study if all(one.runs_of(model) for model in AXES)), None)
+    if results is None:
+        return lacking(study, *AXES, seeds=1)
+    side = results.experiment.data.image_size // STRIDE
+    expected = {"projected": side * side, "projected_rows": width(results) * side}
+    found = {model: scalars(results, model) for model in AXES}
+    agree = all(abs(found[model] - expected[model]) <= FOUR_DIGITS * expected[model] + 0.5 for model in AXES)
+    between = results.ratio("projected_rows", "projected")
+    if between.low != between.low:
+        weight = f"Whether it matters needs {ENOUGH} seeds of both."
+    else:
+        weight = "It matters." if not between.low <= 1 <= between.high else "Here it makes no difference to the error."
+    evidence = (
+        f"`projected` stores {number(round(found['projected']))} numbers an image (h·w = {expected['projected']:,}), "
+        f"`projected_rows` {number(round(found['projected_rows']))} (D·h = {expected['projected_rows']:,} at width "
+        f"{width(results)}; at the paper's, {paper.SETTING['scalars_per_image_of_projected_rows']:,} for the 3,072 "
+        f"values of an image). MSE of rows over that of positions: {interval(between)} ({at(results)}). {weight}"
+    )
+    numbers = {**found, "ratio": between.value}
+    return Verdict(CONFIRMED if agree else REFUTED, evidence, numbers, named(results, *AXES), ("models", "setting"))
+
+
+def scalars(results: Results, model: str) -> float:
+    """Continuous numbers of one image, from the rates."""
+    pixels = results.experiment.data.image_size**2
+    return (results.mean(model, "rate.bpp_32bit") - results.mean(model, "rate.bpp_codes")) * pixels / 32
+
+
+def data_set(_: Study) -> Verdict:
+    """2: which data the released log's batches count."""
+    batch = paper.SETTING["batch_size"]
+    counted = {name: (ceil(train / batch), test // batch) for name, (train, test) in DATA_SETS.items()}
+    fits = [name for name, counts in counted.items() if counts == (BATCHES_AN_EPOCH, TEST_BATCHES)]
+    evidence = (
+        f"The released log has {BATCHES_AN_EPOCH} batches of {batch} an epoch and tests on "
+        f"{paper.SETTING['test_images']:,} images. "
+        + "; ".join(f"{name} would give {train:,} and {batch * test:,}" for name, (train, test) in counted.items())
+        + f". So the paper's numbers are of {' or '.join(fits) or 'neither'}, and the page's ImageNet is not what was "
+        f"run."
+    )
+    said = CONFIRMED if fits == [paper.SETTING["data"]] else REFUTED
+    return Verdict(said, evidence, {f"{name}.batches": train for name, (train, _) in counted.items()})
+
+
+def rate(study: Study) -> Verdict:
+    """3: the rate formulas against the nominal rates of the runs."""
+    checked = [(results, *one) for results in study for one in formulas(results)]
+    if not checked:
+        return lacking(study, "vq", *AXES, seeds=1)
+    wrong = [run for _, run, found, expected in checked if abs(found - expected) > FOUR_DIGITS * expected]
+    papers = {bits: 9 / 16 + 256 * bits / (4 * 32) for bits in (8, 32)}
+    evidence = (
+        f"Nominal rates of {len(checked)} runs against 9/16, (9+b)/16 and 9/16 + D·b/(4W): "
+        + (f"other in {', '.join(wrong)}." if wrong else "all agree to four digits.")
+        + f" At the paper's width the released axis costs {number(papers[8])} bits per pixel with 8-bit gains and "
+        f"{number(papers[32])} with 32-bit gains; the raw image has 24, and the paper counts none."
+    )
+    runs = tuple((results.experiment.name, run) for results, run, *_ in checked)
+    return Verdict(REFUTED if wrong else CONFIRMED, evidence, {"runs": len(checked)}, runs, ("models",))
+
+
+def formulas(results: Results) -> Iterator[tuple[str, float, float]]:
+    """(run, its nominal rate, what the formula gives) of the runs of the paper's models, at 8 and at 32 bits."""
+    side = results.experiment.data.image_size
+    for row in results.runs[results.runs["variant"].isin(["vq", *AXES])].to_dict("records"):
+        codes = (row["provenance.num_embeddings"] - 1).bit_length() / STRIDE**2
+        per_bit = {"vq": 0, "projected": 1 / STRIDE**2, "projected_rows": row["provenance.width"] / (STRIDE * side)}
+        for bits in (8, 32):
+            yield row["run"], row[f"rate.bpp_{bits}bit"], codes + bits * per_bit[row["variant"]]
+
+
+def frequency_table(study: Study) -> Verdict:
+    """4: the table of the released code against one that is kept."""
+    for results in study:
+        for released in (model for model in results.models if model.startswith("frequency_released")):
+            kept = released.replace("_released", "")
+            if not results.runs_of(kept):
+                continue
+            fractions = [results.mean(model, "rate.continuous_fraction") for model in (released, kept)]
+            errors = results.ratio(released, kept)
+            differ = abs(fractions[0] - fractions[1]) > MATTERS["fraction"] or (
+                abs(errors.value - 1) > MATTERS["frequency"])  # fmt: skip
+            evidence = (
+                f"`{released}` has {number(100 * fractions[0], 3)} % continuous positions and `{kept}` "
+                f"{number(100 * fractions[1], 3)} %, its MSE is {interval(errors)} times as great ({at(results)}). "
+                f"{'It matters.' if differ else 'It makes no difference here.'}"
+            )
+            numbers = {"fraction_released": fractions[0], "fraction_kept": fractions[1], "ratio": errors.value}
+            return Verdict(CONFIRMED if differ else "confirmed, without effect here", evidence, numbers,
+                           named(results, released, kept), ("frequency",))  # fmt: skip
+    return Verdict(OPEN, "Needs `frequency_released_S` and `frequency_S` at one S in one experiment.")
+
+
+def evaluation(study: Study) -> Verdict:
+    """5: the same weights measured as released and as described."""
+    key = "released_protocol.mse"
+    for results in study:
+        if key not in results.runs or results.runs[key].isna().all():
+            continue
+        measured = results.runs.dropna(subset=[key])
+        changes = {row["run"]: row[key] / row["test.mse"] - 1 for row in measured.to_dict("records")}
+        run = max(changes, key=lambda one: abs(changes[one]))
+        matters = abs(changes[run]) >= MATTERS["evaluation"]
+        evidence = (
+            f"Batch statistics and {paper.SETTING['test_images']:,} images instead of running statistics and all "
+            f"change the test MSE of the same weights by at most {number(100 * changes[run], 3)} % (`{run}`, of "
+            f"{len(changes)} runs; {at(results)}). {'It matters.' if matters else 'It decides nothing.'}"
+        )
+        runs = tuple((results.experiment.name, one) for one in changes)
+        return Verdict(CONFIRMED if matters else "confirmed, without effect here", evidence,
+                       {"change": changes[run]}, runs, ("setting",))  # fmt: skip
+    return Verdict(OPEN, "Needs the same weights measured with batch statistics (`released_protocol` in results/).")
+
+
+def beta(study: Study) -> Verdict:
+    """6: which term β multiplies."""
+    value = paper.SETTING["beta"]
+    weights = {results.experiment.runs[run].variant.weights.get("commitment_loss", 1.0)
+               for results in study for run in results.runs_of("vq", *AXES)}  # fmt: skip
+    same = value == 1 and weights <= {1.0}
+    evidence = (
+        f"Both formulas, L + β·codebook + commitment and L + codebook + β·commitment, are one at β = {value:g}, which "
+        f"is the released value{' and that of our runs' if same and weights else ''}."
+    )
+    return Verdict("confirmed, without effect" if same else CONFIRMED, evidence, {"beta": value})
+
+
+def norms(study: Study) -> Verdict:
+    """7: how small the codes are at initialisation, U(-1/K, 1/K)."""
+    codes = paper.SETTING["num_embeddings"]
+    position, row = (sqrt(values / 3) / codes for values in (paper.SETTING["width"], 32 // STRIDE))
+    evidence = (
+        f"√(D/3)/K and √(h/3)/K are {number(position, 2)} per position and {number(row, 2)} per row at the paper's "
+        f"size."
+    )
+    for results in study:
+        runs = results.runs[results.runs["variant"].isin(["vq", *AXES])]
+        first = results.history[results.history["run"].isin(runs["run"])].groupby("run").first()
+        if "smallest_code_norm" not in first or first["smallest_code_norm"].isna().all():
+            continue
+        ours = sqrt(width(results) / 3) / codes
+        least = float(first["smallest_code_norm"].max())
+        fits = 0.5 * ours < least < ours
+        evidence += (
+            f" The least norm of {codes} codes in the first row of our runs' logs is {number(least, 3)}, where "
+            f"√(D/3)/K is {number(ours, 3)} (width {width(results)}). Whether this causes C2 is judged there."
+        )
+        return Verdict(CONFIRMED if fits else REFUTED, evidence, {"position": position, "row": row, "least": least},
+                       named(results, "vq", *AXES), ("stability",))  # fmt: skip
+    return Verdict(
+        OPEN, f"{evidence} Needs `smallest_code_norm` in the log of a run.", {"position": position, "row": row}
+    )
+
+
+def factor(_: Study) -> Verdict:
+    """8: "factor of 2" against the paper's own bars."""
+    value, least, greatest = paper.error_ratio("projected")
+    inside = 1 / greatest <= 2 <= 1 / least
+    evidence = (
+        f"By the bars of its Figure 5 the factor is {number(1 / value, 2)}, between {number(1 / greatest, 2)} and "
+        f"{number(1 / least, 2)} with the reading's uncertainty: 2 is {'inside' if inside else 'outside'}."
+    )
+    return Verdict(REFUTED if inside else CONFIRMED, evidence, {"factor": 1 / value})
+
+
+def in_place(study: Study) -> Verdict:
+    """9: the released projection loss, which sees relu(P)."""
+    pairs = [f"{model}_released" for model in AXES]
+    results = next((found for pair, model in zip(pairs, AXES, strict=True)
+                    if (found := enough(study, pair, model))), None)  # fmt: skip
+    if results is None:
+        return lacking(study, "projected_rows_released", "projected_rows")
+    released = next(pair for pair in pairs if len(results.runs_of(pair)) >= ENOUGH)
+    plain = released.removesuffix("_released")
+    found = results.ratio(released, plain)
+    matters = not found.low <= 1 <= found.high
+    evidence = (
+        f"`{released}` has {interval(found)} times the test MSE of `{plain}` over "
+        f"{len(results.runs_of(released))} and {len(results.runs_of(plain))} seeds ({at(results)}). "
+        f"{'It matters.' if matters else 'No difference can be told.'}"
+    )
+    return Verdict(CONFIRMED if matters else "confirmed, without effect here", evidence, {"ratio": found.value},
+                   named(results, released, plain), ("models",))  # fmt: skip

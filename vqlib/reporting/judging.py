@@ -1,0 +1,93 @@
+"""What a verdict is, and the words in which verdicts speak. The rules themselves are in claims and disagreements."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vqlib.reporting.results import Results
+from vqlib.reporting.statistics import Ratio
+from vqlib.reporting.tables import number
+
+REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
+CONFIRMED, REFUTED = "confirmed", "refuted"
+ENOUGH = 3  # seeds for an interval
+PAPER_WIDTH = 256  # under which the released axis has too few numbers to be judged
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``said`` in a word or a few, and what for: ``evidence`` in sentences, with every number in ``numbers`` too."""
+
+    said: str
+    evidence: str
+    numbers: dict[str, float] = field(default_factory=dict)
+    runs: tuple[tuple[str, str], ...] = ()  # (experiment, run)
+    exhibits: tuple[str, ...] = ()  # names of figures and tables of those experiments' reports
+
+    @property
+    def experiments(self) -> list[str]:
+        return list(dict.fromkeys(experiment for experiment, _ in self.runs))
+
+
+Study = Sequence[Results]  # experiments, nearest to the paper's setting first: see `judges`
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim or disagreement, the rule by which it is judged, and that rule as a function of results."""
+
+    name: str
+    statement: str
+    rule: str
+    judge: Callable[[Study], Verdict]
+
+
+def judges(experiments: Sequence[Results]) -> list[Results]:
+    """Those that judge anything, nearest to the paper's setting first: by width, then by steps."""
+    real = [results for results in experiments if results.experiment.data.source != "photos"]
+    return sorted(real, key=lambda results: (-width(results), -steps(results)))
+
+
+def width(results: Results) -> int:
+    return int(results.runs["provenance.width"].max())
+
+
+def steps(results: Results) -> int:
+    return int(results.runs["provenance.steps"].max())
+
+
+def enough(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1) -> Results | None:
+    """The first experiment of that width or more with as many seeds of every model, None if there is none."""
+    for results in study:
+        if width(results) >= at_least and all(len(results.runs_of(model)) >= seeds for model in models):
+            return results
+    return None
+
+
+def lacking(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1) -> Verdict:
+    """The open verdict that says which runs would settle it."""
+    wide = f" at width {at_least} or more" if at_least > 1 else ""
+    several = f"{seeds} seeds" if seeds > 1 else "a run"
+    have = ", ".join(
+        f"`{results.experiment.name}` (width {width(results)}) has "
+        + " and ".join(f"{len(results.runs_of(model))} of `{model}`" for model in models)
+        for results in study
+    )
+    wanted = " and ".join(f"`{model}`" for model in models)
+    return Verdict(OPEN, f"Needs {several} of {wanted}{wide} in one experiment{f'; {have}' if have else ''}.")
+
+
+def named(results: Results, *models: str) -> tuple[tuple[str, str], ...]:
+    """The runs of these models, for ``Verdict.runs``."""
+    return tuple((results.experiment.name, run) for run in results.runs_of(*models))
+
+
+def interval(found: Ratio) -> str:
+    """``0.91 (0.88 to 0.94)``, without the interval where there is none."""
+    if found.low != found.low:
+        return number(found.value, digits=3)
+    return f"{number(found.value, digits=3)} ({number(found.low, digits=3)} to {number(found.high, digits=3)})"
+
+
+def at(results: Results) -> str:
+    """The setting in which numbers were found, for a sentence."""
+    return f"width {width(results)}, {steps(results):,} steps"
