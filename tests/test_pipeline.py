@@ -110,13 +110,15 @@ def test_repro_makes_models_results_and_report(copy):
     stages = copy.repro()
     runs = ["vq-0", "projected-0"]
     assert sorted(stages) == sorted(
-        ["notebooks", "prepare", "report", *(f"{s}@{run}" for s in ("train", "evaluate") for run in runs)]
+        ["notebooks", "prepare", "codecs", "report", *(f"{s}@{run}" for s in ("train", "evaluate") for run in runs)]
     )
     for run in runs:
         result = json.loads((copy.folder / f"results/smoke/{run}.json").read_text())
         assert 0 < result["test"]["mse"] < 1
         assert result["rate"]["bpp_32bit"] > 0
         assert (copy.folder / f"runs/smoke/{run}/model.safetensors").stat().st_size > 1000
+    codecs = json.loads((copy.folder / "results/smoke/codecs.json").read_text())["codecs"]
+    assert all(row["bpp"] > 0 for codec in codecs.values() for rows in codec.values() for row in rows)
     report = (copy.folder / "reports/smoke/README.md").read_text()
     assert all(f"`{run.removesuffix('-0')}`" in report for run in runs)
     assert not list(copy.folder.glob("checkpoints/*/*.safetensors"))  # deleted on success
@@ -153,7 +155,7 @@ def test_mending_the_prose_of_a_training_notebook_trains_nothing(copy):
 
 def test_forced_rerun_leaves_the_lock_as_it_was(copy):
     lock = (copy.folder / "experiments/smoke/dvc.lock").read_bytes()
-    assert len(copy.repro("--force")) == 7
+    assert len(copy.repro("--force")) == 8
     assert (copy.folder / "experiments/smoke/dvc.lock").read_bytes() == lock
 
 
@@ -241,9 +243,11 @@ WEIGHTS = {file: "what decides the weights reaches evaluation through them" for 
 EXEMPT_OF = {
     "prepare": {"vqlib/sheets.py": "pictures", "vqlib/data/__init__.py": "names", "vqlib/data/progress.py": "shown"},
     "train": REPORTING | {"vqlib/runs.py": "which files are written", "vqlib/data/__init__.py": "names",
-                          "vqlib/evaluation.py": "imported by runs, not used", "vqlib/rate.py": "the same"},
+                          **{f"vqlib/{name}.py": "imported by runs, not used" for name in
+                             ("bitstream", "distortion", "evaluation", "perceptual", "rate", "tables", "uniform")}},
     "evaluate": WEIGHTS | {"vqlib/data/__init__.py": "names"},
     "report": {"vqlib/reporting/__init__.py": "empty"},
+    "codecs": {"vqlib/data/__init__.py": "names"},
 }  # fmt: skip
 
 
@@ -284,6 +288,13 @@ def test_a_stage_depends_on_all_that_it_imports(stage, notebook, tmp_path):
         *EXEMPT,
         *EXEMPT_OF[stage],
     }
+
+
+def test_the_codecs_depend_on_all_that_they_import():
+    described = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["codecs"]
+    found = imported_by("vqlib/codecs.py", {"vqlib/codecs.py"})
+    assert found <= {*described["deps"], *EXEMPT, *EXEMPT_OF["codecs"]}
+    assert {path for path in described["deps"] if path.startswith("vqlib")} <= found
 
 
 def test_every_stage_depends_on_exact_files_that_exist():

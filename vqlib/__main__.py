@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("prepare", "make the arrays of an experiment"),
         ("train", "train one of its runs"),
         ("evaluate", "measure the weights that a run left"),
+        ("codecs", "measure JPEG and WebP on its test images"),
         ("report", "draw its report from results/"),
     ):
         described = commands.add_parser(command, help=does, description=does)
@@ -35,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
             from vqlib.data import prepare
 
             prepare(experiment.data, experiment.prepared, progress=lambda line: print(line, file=sys.stderr))
+        elif given.command == "codecs":
+            from vqlib.codecs import write_codecs
+
+            write_codecs(experiment)
         elif given.command == "report":
             from vqlib.reporting.report import write_report
 

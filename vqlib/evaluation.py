@@ -1,29 +1,66 @@
-"""Distortion, codebook use and nominal rate of a model over whole splits. Changes no state; float32, eval mode.
+"""Distortion, codebook use and rate of a model over whole splits. Changes no state; float32, eval mode.
 
-MSE is on [-1, 1], as in the paper. PSNR (dB, mean over images) and SSIM (Wang et al. 2004, 11x11 Gaussian window) are
-taken after rounding both images to 8 bits. SSIM is the mean over every pixel, images mirrored at their borders, as
-torchmetrics has it; Wang's own and scikit-image's leaves out the 5 pixels next to a border. Everything goes through
-``compress`` and ``decompress``, what a file holds.
+Everything goes through ``compress`` and ``decompress``, what a file holds. What distortion is stands in
+vqlib.distortion, what bits are in vqlib.rate.
 """
 
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vqlib.batches import Images
+from vqlib.bitstream import FLOAT, Codec
 from vqlib.data.reader import Split
+from vqlib.distortion import Reference, to_8_bits
 from vqlib.model import VQVAE
-from vqlib.quantize import perplexity
-from vqlib.rate import UniformQuantizer, nominal_rate
+from vqlib.perceptual import Perceptual
+from vqlib.rate import GAIN_BITS, PRECISIONS, Bill, describe_symbols
+from vqlib.tables import Counts
+from vqlib.uniform import UniformQuantizer
 
 STRIP = 16  # images in a strip of reconstructions
-RANGE_IMAGES = 1024  # training images from which the range of continuous latents is learnt
+RANGE_IMAGES = 1024  # training images from which the ranges of continuous latents are learnt
+CHECKED_NUMBERS = 2**21  # of a split, at least, whose streams are decoded again whenever a model is evaluated
+GAIN_BINS = 64
+MEASURES = ("mse", "psnr", "ssim")
+LOSSES = {"quantization": "commitment_loss", "projection": "projection_loss"}
+REASONS = {
+    "codes": "this bottleneck has no codes",
+    "rate.precisions": "nothing is continuous here, so the run is one point",
+    "gains": "its continuous numbers are vectors, no gains",
+}
+
+
+class Batch(NamedTuple):
+    """What became of a batch of images."""
+
+    reference: Reference
+    reconstruction: Tensor  # (B, 3, H, W)
+    indices: Tensor | None  # on the model's device
+    stored: tuple[Tensor | None, Tensor | None]  # indices and continuous numbers on the CPU
+    found: dict[str, Tensor]  # name -> (B,), to be averaged
+
+
+class Means:
+    """Means over images of named numbers, added up batch by batch."""
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.images: dict[str, int] = {}
+
+    def add(self, found: dict[str, Tensor]) -> None:
+        for key, value in found.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value.double().sum())
+            self.images[key] = self.images.get(key, 0) + len(value)
+
+    def get(self, key: str) -> float | None:
+        return self.sums[key] / self.images[key] if key in self.sums else None
 
 
 @contextlib.contextmanager
@@ -40,76 +77,92 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(model: VQVAE, train: Split, test: Split, device: torch.device, batch_size: int = 250) -> dict[str, Any]:
-    """Metrics over the whole test split, over as many training images (evenly spaced), and the nominal rate."""
+    """Metrics over the whole test split and over as many training images (evenly spaced); bits of every kind.
+
+    The tables of the entropy coder are learnt on those training images. A stream holds one batch of test images.
+    """
     train_images, test_images = Images(train, device), Images(test, device)
-    ranged = spread(len(train_images), RANGE_IMAGES)
+    chosen, alphabets = spread(len(train_images), len(test_images)), model.bottleneck.alphabets
+    train_means, means, perceptual = Means(), Means(), Perceptual(test.images.shape[1], device)
     with eval_mode(model):
-        latents = [model.bottleneck.compress(model.encode(train_images.batch(p)))[1] for p in ranged.split(batch_size)]
-        quantizer = None if latents[0] is None else UniformQuantizer(torch.cat(latents))
-        test_metrics = measure(model, test_images, torch.arange(len(test_images)), quantizer, batch_size)
-        train_metrics = measure(model, train_images, spread(len(train_images), len(test_images)), quantizer, batch_size)
-    positions, reals = test_metrics.pop("positions"), test_metrics.pop("reals")
-    for key in ("positions", "reals"):
-        train_metrics.pop(key, None)
-    pixels = test.images.shape[1] * test.images.shape[2]
-    rate = nominal_rate(model.bottleneck.alphabets, positions, reals, pixels)
-    return {"test": test_metrics, "train": train_metrics, "rate": rate}
+        quantizers, edges = learn_ranges(model, train_images, batch_size)
+        train_counts = Counts(alphabets, quantizers)
+        for batch in walk(model, train_images, chosen, batch_size):
+            train_means.add(batch.found)
+            train_counts.add(*batch.stored)
+        bill, gains = Bill(alphabets, Codec(train_counts, *batch.stored)), np.zeros(GAIN_BINS, np.int64)
+        for batch in walk(model, test_images, torch.arange(len(test_images)), batch_size):
+            means.add(batch.found)
+            perceptual.add(batch.reference.x, batch.reconstruction)
+            bill.add(*batch.stored, verify=bill.stored < CHECKED_NUMBERS)
+            for bits, quantizer in quantizers.items():
+                coarse = quantizer(batch.stored[1]).to(device)
+                found = batch.reference.distortion(model.decode(model.bottleneck.decompress(batch.indices, coarse)))
+                means.add({f"{key}_{bits}bit": value for key, value in found.items()})
+            if edges is not None:
+                numbers = batch.stored[1][~batch.stored[1].isnan()].double().numpy()
+                gains += np.histogram(numbers.clip(edges[0], edges[-1]), edges)[0]
+    values, reasons = perceptual.compute()
+    rate = bill.rates(pixels=test.images.shape[1] * test.images.shape[2])
+    for row in rate["precisions"]:
+        suffix = "" if row["bits"] == FLOAT else f"_{row['bits']}bit"
+        row |= {key: means.get(key + suffix) for key in MEASURES}
+    lacking = {"codes": not alphabets, "rate.precisions": not quantizers, "gains": edges is None and bool(quantizers)}
+    codes = describe_symbols(bill.counts.codes)
+    coarse = {key: means.get(key) for key in (f"{name}_{GAIN_BITS}bit" for name in MEASURES)}
+    return {
+        "test": {"images": len(test_images), **described(means, codes), **coarse, **values},
+        "train": {"images": len(chosen), **described(train_means, describe_symbols(train_counts.codes))},
+        "rate": {**rate, "table_images": len(chosen)},
+        "codes": codes,
+        "gains": None if edges is None else {"edges": edges.tolist(), "shares": (gains / max(gains.sum(), 1)).tolist()},
+        "reasons": reasons | {key: REASONS[key] for key, lacks in lacking.items() if lacks},
+    }
 
 
-def measure(
-    model: VQVAE, images: Images, chosen: Tensor, quantizer: UniformQuantizer | None, batch_size: int
-) -> dict[str, Any]:
-    """Means over the ``chosen`` images; ``positions`` and ``reals`` are what one image stores on average."""
-    sums: dict[str, float] = {}
-    counts: Tensor | int = 0
+def described(means: Means, codes: list[dict[str, Any]]) -> dict[str, float | None]:
+    """What a result says of either split. Perplexity and use are those of the first symbol."""
+    use = {key: codes[0][key] if codes else None for key in ("perplexity", "codebook_usage")}
+    return {key: means.get(key) for key in (*MEASURES, *LOSSES)} | use
+
+
+def walk(model: VQVAE, images: Images, chosen: Tensor, batch_size: int) -> Iterator[Batch]:
+    """The ``chosen`` images through the model, batch by batch."""
     for part in chosen.split(batch_size):
         x = images.batch(part)
         z_e = model.encode(x)
         _, losses, _ = model.bottleneck(z_e)
         indices, continuous = model.bottleneck.compress(z_e)
-        found = distortion(x, model.decode(model.bottleneck.decompress(indices, continuous)))
-        found |= {key: torch.full((len(x),), float(losses[f"{name}_loss"]))
-                  for key, name in (("quantization", "commitment"), ("projection", "projection"))
-                  if f"{name}_loss" in losses}  # fmt: skip
-        if continuous is not None:
-            coarse = model.decode(model.bottleneck.decompress(indices, quantizer(continuous)))
-            found |= {f"{key}_8bit": value for key, value in distortion(x, coarse).items()}
-            found["reals"] = (~torch.isnan(continuous)).flatten(1).sum(dim=1)
-        if indices is not None:
-            codes = indices if indices.dim() == 3 else indices[..., 0]
-            counts = counts + torch.bincount(codes.flatten().cpu(), minlength=model.bottleneck.alphabets[0])
-            found["positions"] = torch.full((len(x),), codes[0].numel())
-        for key, value in found.items():
-            sums[key] = sums.get(key, 0.0) + float(value.double().sum())
-    means = {key: value / len(chosen) for key, value in sums.items()}
-    none = isinstance(counts, int)
-    return {
-        "images": len(chosen),
-        **{key: means.get(key) for key in ("mse", "psnr", "ssim", "quantization", "projection")},
-        "perplexity": None if none else float(perplexity(counts)),
-        "codebook_usage": None if none else float((counts > 0).double().mean()),
-        **{key: means.get(key) for key in ("mse_8bit", "psnr_8bit", "ssim_8bit")},
-        "positions": means.get("positions", 0),
-        "reals": means.get("reals", 0),
-    }
+        y = model.decode(model.bottleneck.decompress(indices, continuous))
+        reference = Reference(x)
+        found = reference.distortion(y)
+        found |= {key: losses[loss].expand(len(x)) for key, loss in LOSSES.items() if loss in losses}
+        stored = None if indices is None else indices.cpu(), None if continuous is None else continuous.float().cpu()
+        yield Batch(reference, y, indices, stored, found)
 
 
-def distortion(x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """``mse``, ``psnr`` and ``ssim`` of every image, (B,) each, between (B, 3, H, W) tensors in [-1, 1]."""
-    a, b = to_8_bits(x), to_8_bits(y)
-    values = a[0].numel()
-    error = (a - b).square().flatten(1).mean(dim=1).clamp(min=1 / values)  # no error counts as one value off by one
-    ssim = structural_similarity_index_measure(b, a, data_range=255.0, reduction="none")
-    return {
-        "mse": (x - y).square().flatten(1).mean(dim=1),
-        "psnr": 10 * torch.log10(255**2 / error),
-        "ssim": ssim.reshape(len(x)),
-    }
+def learn_ranges(
+    model: VQVAE, images: Images, batch_size: int
+) -> tuple[dict[int, UniformQuantizer], np.ndarray | None]:
+    """Quantizers of the continuous numbers by bits ({} without any), and edges for a histogram where they are gains.
 
-
-def to_8_bits(x: Tensor) -> Tensor:
-    """[-1, 1] to whole numbers 0..255, float32."""
-    return ((x + 1) * 127.5).round().clamp(0, 255)
+    A range belongs to each channel where continuous numbers have channels, which a probe of no two equal axes shows.
+    """
+    chosen = spread(len(images), RANGE_IMAGES)
+    latents = [model.bottleneck.compress(model.encode(images.batch(part)))[1] for part in chosen.split(batch_size)]
+    if latents[0] is None:
+        return {}, None
+    z_e = model.encode(images.batch(chosen[:1]))
+    height, width = [size for size in (2, 3, 5) if size != z_e.shape[1]][:2]
+    probe = model.bottleneck.compress(z_e.new_zeros(1, z_e.shape[1], height, width))[1]
+    axis = 1 if probe.dim() > 1 and probe.shape[1] == z_e.shape[1] else None
+    values = torch.cat(latents).float().cpu()
+    quantizers = {bits: UniformQuantizer(values, bits, axis) for bits in PRECISIONS}
+    if values.dim() != 3:
+        return quantizers, None
+    kept = values[~values.isnan()].double().numpy()
+    low, high = np.quantile(kept, (1e-4, 1 - 1e-4)) if len(kept) else (0.0, 1.0)
+    return quantizers, np.linspace(low, high if high > low else low + 1, GAIN_BINS + 1)
 
 
 def spread(total: int, wanted: int) -> Tensor:

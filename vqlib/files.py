@@ -93,6 +93,15 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def rounded(value: Any, digits: int = 4) -> Any:
+    """Floats to significant digits, through nested dicts and lists."""
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
 def digest_of(content: bytes) -> str:
     """sha256 in hex."""
     return hashlib.sha256(content).hexdigest()

@@ -15,21 +15,11 @@ from vqlib import checkpoints, distributed, launch, provenance
 from vqlib.data.reader import open_split
 from vqlib.device import make_deterministic, pick_device, pick_precision
 from vqlib.errors import DataError, DivergedError
-from vqlib.evaluation import evaluate, reconstruction_strip
-from vqlib.files import digest_of, exclusive, in_one_line, json_bytes, write_atomically
+from vqlib.files import digest_of, exclusive, in_one_line, json_bytes, rounded, write_atomically
 from vqlib.model import load_model, save_model
 from vqlib.params import Experiment, Run
 from vqlib.progress import Progress
 from vqlib.training import COLUMNS, Stopped, Trained, train
-
-
-def rounded(value: Any, digits: int = 4) -> Any:
-    """Floats to significant digits, through nested dicts and lists."""
-    if isinstance(value, dict):
-        return {key: rounded(item, digits) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item, digits) for item in value]
-    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def train_run(experiment: Experiment, run: Run) -> Trained:
@@ -134,6 +124,8 @@ def evaluate_run(experiment: Experiment, run: Run) -> dict[str, Any]:
         DataError: no model, or one that was trained as another variant or on other data than those prepared now.
         DivergedError: a metric is not finite.
     """
+    from vqlib.evaluation import evaluate, reconstruction_strip  # needs libraries that training does without
+
     file = experiment.run_folder(run) / "model.safetensors"
     model, description = load_model(file)
     device = pick_device(experiment.training.device)
