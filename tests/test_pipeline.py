@@ -236,6 +236,7 @@ EXEMPT = {
     "vqlib/checkpoints.py": "tests hold a resumed run to the bits of an uninterrupted one",
     "vqlib/provenance.py": "what is said of a run",
     "vqlib/__init__.py": "empty",
+    "vqlib/launch.py": "how processes are started",
     "vqlib/nb.py": "how notebooks are run",
 }
 REPORTING = {f"vqlib/reporting/{name}.py": "a picture" for name in ("__init__", "figures", "style", "paper", "tables")}
