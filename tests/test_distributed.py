@@ -1,16 +1,24 @@
 """Several processes train what one does; their checkpoints and their deaths."""
 
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import distributed_trial
+import psutil
 import pytest
 import torch
+from faults.training_trials import write_prepared
 from support import VARIANTS
 
 from vqlib.params import ROOT
 
+LONG = 240  # seconds that starting and ending processes may take on a busy machine
+pytestmark = pytest.mark.timeout(900)
 WRAPPED = {name for name, variant in VARIANTS.items() if variant.bottleneck == "library"}  # compute in float32
 
 
@@ -57,3 +65,108 @@ def test_several_processes_train_what_one_does(folders, alone, variant, processe
 
 def test_without_the_sums_over_processes_they_would_not(folders, alone):
     assert distance(alone["vq"], torch.load(folders["broken"] / "vq.pt")) > 1e-3
+
+
+PARAMS = """
+root: .
+params: params.yaml
+experiment:
+  name: smoke
+  title: Smoke
+  data: {source: photos, image_size: 16}
+  network: {width: 6, num_embeddings: 32}
+  training: {steps: 30000, batch_size: 8, learning_rate: 1e-3, device: cpu, devices: DEVICES, precision: float32,
+    log_every: 4, checkpoint_every: 4}
+runs:
+  vq-0: {variant: vq, bottleneck: vq, seed: 0}
+variants:
+  vq: {bottleneck: vq}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several") / "copy"
+    shutil.copytree(ROOT / "vqlib", folder / "vqlib", ignore=shutil.ignore_patterns("__pycache__"))
+    write_prepared(folder / "data" / "prepared" / "smoke")
+    return folder
+
+
+def start(root, devices: int, steps: int = 30_000) -> subprocess.Popen:
+    (root / "params.yaml").write_text(PARAMS.replace("DEVICES", str(devices)).replace("30000", str(steps)))
+    return subprocess.Popen(
+        [sys.executable, "-m", "vqlib", "train", "smoke", "vq-0"], cwd=root, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
+    )  # fmt: skip
+
+
+def saved_steps(root) -> list[int]:
+    return sorted(int(file.name.partition("-")[0]) for file in root.glob("checkpoints/*/*.safetensors"))
+
+
+def wait_for_checkpoint(root, process: subprocess.Popen, after: int = 0) -> None:
+    deadline = time.monotonic() + LONG
+    while not any(step > after for step in saved_steps(root)):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    return [
+        p for p in psutil.Process(process.pid).children(recursive=True) if "torch.distributed.run" not in p.cmdline()
+    ]
+
+
+def test_a_death_and_a_signal_lose_nothing_that_was_saved(root):
+    # one of two processes dies: one line, and nobody trains on
+    process = start(root, devices=2)
+    wait_for_checkpoint(root, process)
+    workers = workers_of(process)
+    assert len(workers) == 2
+    workers[1].kill()
+    errors = process.communicate(timeout=LONG)[1].splitlines()
+    assert process.returncode == 2
+    assert re.match("error: vq-0: process [01] ended with SIGKILL; start again", errors[-1])
+    assert not any("Traceback" in line for line in errors)
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    step = saved_steps(root)[-1]
+
+    # started again, it goes on; told to stop, it saves first
+    process = start(root, devices=2)
+    wait_for_checkpoint(root, process, after=step)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=LONG)[1]
+    assert process.returncode == 130
+    assert f"going on after step {step}" in errors
+    stopped = int(re.search(r"stopped and saved after step ([\d,]+)", errors)[1].replace(",", ""))
+    assert saved_steps(root)[-1] == stopped > step
+
+    # what two processes saved, one goes on with
+    process = start(root, devices=1)
+    wait_for_checkpoint(root, process, after=stopped)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=LONG)[1]
+    assert process.returncode == 130
+    assert f"going on after step {stopped:,}" in errors
+    assert "stopped and saved after step" in errors
+
+
+def test_what_cannot_be_divided_is_refused_before_anything_starts(root):
+    process = start(root, devices=3)
+    errors = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 2
+    assert errors == ["error: training.batch_size is 8; with 3 processes (training.devices) it must be a multiple of 3"]
+
+
+def test_an_error_in_the_processes_comes_through_as_one_line(root):
+    file = root / "data" / "prepared" / "smoke" / "validation.u8"
+    file.rename(file.with_suffix(".away"))
+    try:
+        process = start(root, devices=2)
+        errors = process.communicate(timeout=LONG)[1].splitlines()
+    finally:
+        file.with_suffix(".away").rename(file)
+    assert process.returncode == 2
+    assert len(errors) == 1
+    assert re.match(r"error: .*validation\.u8 is missing", errors[0])

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from vqlib import errors
 from vqlib.distributed import end_with_parent, rank
-from vqlib.errors import DeviceError, UserError
+from vqlib.errors import DeviceError, ParameterError, UserError
 from vqlib.files import json_bytes, write_atomically
 from vqlib.model import load_model
 from vqlib.params import Experiment, Run
@@ -54,6 +54,9 @@ def train_apart(experiment: Experiment, run: Run, processes: int) -> Trained:
         UserError: the one that stopped them, or one that names the process that died.
         KeyboardInterrupt: this process was interrupted; they have saved and ended.
     """
+    if experiment.training.batch_size % processes:  # as vqlib.training says it, but before it costs anything
+        raise ParameterError(f"training.batch_size is {experiment.training.batch_size}; with {processes} processes "
+                             f"(training.devices) it must be a multiple of {processes}")  # fmt: skip
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, torch.get_num_threads() // processes))
     with tempfile.TemporaryDirectory() as outcome:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
@@ -67,9 +70,10 @@ def train_apart(experiment: Experiment, run: Run, processes: int) -> Trained:
         relay = threading.Thread(target=_relay, args=(child.stderr, (experiment.name, run.name), noise), daemon=True)
         relay.start()
         try:
-            code = child.wait()
+            with stop_on_signal() as to_stop:
+                code = _wait(child, to_stop)
         except BaseException:
-            child.terminate()  # torchrun passes it on
+            child.terminate()  # torchrun passes it on, and the processes save
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(TO_SAVE)
             child.kill()
@@ -79,6 +83,15 @@ def train_apart(experiment: Experiment, run: Run, processes: int) -> Trained:
         if code:
             raise _reason(Path(outcome), run, noise, experiment.run_folder(run) / "processes.log")
     return read_trained(experiment, run)
+
+
+def _wait(child: subprocess.Popen, to_stop: Callable[[], bool]) -> int:
+    """The exit status of ``child``. Raises KeyboardInterrupt when this process is told to stop."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(0.2)
+        if to_stop():
+            raise KeyboardInterrupt
 
 
 def _relay(source: IO[str], names: tuple[str, ...], noise: list[str]) -> None:
@@ -97,7 +110,8 @@ def _reason(outcome: Path, run: Run, noise: list[str], log: Path) -> BaseExcepti
         return kind(told["message"])
     text = "".join(noise)
     write_atomically(log, text.encode())
-    found = re.search(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", text, flags=re.DOTALL)
+    first = text.rpartition("Root Cause")[2]  # torchrun's table of failures ends with the first of them
+    found = re.search(r"rank\s*: (\d+).*?exitcode\s*: (-?\d+)", first, flags=re.DOTALL)
     died = f"process {found[1]} ended with {_meaning(int(found[2]))}" if found else "a process died"
     return UserError(f"{run.name}: {died}; start again to go on from the last checkpoint; what it said is in {log}")
 
