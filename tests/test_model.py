@@ -76,7 +76,7 @@ def test_a_file_gives_back_the_model_rounded_to_float16(tmp_path, variant):
     for key, value in model.state_dict().items():
         expected = value.half().float() if value.dtype == torch.float32 else value
         assert torch.equal(again.state_dict()[key], expected)
-    assert {t.dtype for t in load_file(path).values()} == {torch.float16, torch.int64}
+    assert torch.float32 not in {t.dtype for t in load_file(path).values()}
     assert not torch.equal(again.encoder.layers[0].weight, model.encoder.layers[0].weight)  # rounding took place
     torch.testing.assert_close(again.encode(IMAGES), model.encode(IMAGES), rtol=0.02, atol=0.02)
 

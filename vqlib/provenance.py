@@ -14,6 +14,7 @@ from vqlib.params import ROOT, Experiment, Run
 TRAINING_CODE = (
     "vqlib/batches.py",
     "vqlib/bottlenecks/__init__.py",
+    "vqlib/bottlenecks/_frequency.py",
     "vqlib/data/reader.py",
     "vqlib/device.py",
     "vqlib/distributed.py",
