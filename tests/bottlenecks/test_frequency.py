@@ -1,4 +1,4 @@
-"""Frequency (as described, as released) and combined: which positions are continuous, since when, and the limits in S."""
+"""Frequency (as described, as released) and combined: which positions are continuous, since when, limits in S."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What ``frequency``, ``frequency_released`` and ``combined`` share: which codes are frequent, and since when it matters.
+"""What ``frequency``, ``frequency_released`` and ``combined`` share: which codes are frequent, and since when.
 
 M (the paper's section 2.2) is true at the positions whose code is among the S most frequent ones: they stay discrete.
 """
@@ -20,7 +20,7 @@ def most_frequent(frequencies: Tensor, number: int) -> Tensor:
 
 
 class FrequencyBottleneck(CodebookBottleneck):
-    """A codebook, a table of how often each code is chosen in training, and a warm-up during which M is true everywhere.
+    """A codebook, a table of how often each code is chosen in training, and a warm-up in which M is true everywhere.
 
     num_frequent: S, from 0 to K.
     warmup_fraction: of the run's steps, until which nothing is continuous (six epochs of the paper's hundred).

@@ -31,4 +31,4 @@ class Bottleneck(BottleneckBase):
         return self.scalar(z_e)[1].long(), None
 
     def decompress(self, indices: Tensor, continuous: None) -> Tensor:
-        return self.scalar.indices_to_codes(indices)
+        return self.scalar.project_out(self.scalar.implicit_codebook[indices]).permute(0, 3, 1, 2)

@@ -115,8 +115,9 @@ class MovingCodes(nn.Module):
         beside = self.codes[parent]
         beside = beside + SPLIT * beside.norm(dim=1, keepdim=True) * noise / noise.shape[1] ** 0.5
         beside = F.normalize(beside, dim=1) if self.unit else beside
-        for state, child in ((self.counts, self.counts[parent] / 2), (self.sums, self.sums[parent] / 2),
-                             (self.codes, beside)):  # fmt: skip
+        length = self.sums[parent].norm(dim=1) if self.unit else self.counts[parent]
+        for state, child in ((self.counts, self.counts[parent] / 2),
+                             (self.sums, beside * (length / 2).unsqueeze(1))):  # fmt: skip
             mask = [flags.view(-1, *[1] * (state.dim() - 1)) for flags in (born, halved)]
-            left = state if state is self.codes else torch.where(mask[1], state / 2, state)
-            state.copy_(torch.where(mask[0], child, left))
+            state.copy_(torch.where(mask[0], child, torch.where(mask[1], state / 2, state)))
+        self.codes.copy_(torch.where(born.unsqueeze(1), beside, self.codes))

@@ -19,8 +19,9 @@ from vqlib.quantize import look_up, nearest_code, positions
 
 
 class Bottleneck(BottleneckBase):
-    """quantizers: Q codebooks of K codes each. cosine: vectors and codes have length 1, and the decoder sees such codes.
-    decay: of the moving averages, per step. revive_below: share of the mean count of a code under which it is replaced.
+    """quantizers: Q codebooks of K codes each. cosine: vectors and codes have length 1, as has what the decoder sees.
+    rotation: the gradient turns with the code. decay: of the moving averages, per step. revive_below: share of the
+    mean count of a code under which it is replaced.
 
     ``commitment_loss`` is the error that the last codebook leaves (with ``cosine``, between vectors of length 1), and
     ``coarse_commitment_loss`` the sum of what the others leave: with the library's own weights, 1, its loss.
@@ -98,4 +99,7 @@ def _draw(samples: Tensor, number: int) -> Tensor:
     rows = summed(everywhere).flatten(0, 1)  # in the order of the batch
     enough = len(rows) >= number
     chosen = torch.randperm(len(rows))[:number] if enough else torch.randint(len(rows), (number,))
-    return rows[chosen.to(rows.device)].unsqueeze(0)
+    drawn = rows[chosen.to(rows.device)]
+    if not enough:  # some are drawn twice: a little apart, so that no two codes are equally near
+        drawn = drawn * (1 + 0.01 * torch.randn(drawn.shape).to(drawn))
+    return drawn.unsqueeze(0)
