@@ -226,6 +226,17 @@ def test_channels_have_ranges_of_their_own(variant, groups):
     assert {one.groups for one in quantizers.values()} == {groups}
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("variant", ["vq", "projected", "projected_rows", "identity"])
+def test_weights_that_are_of_no_use_are_measured_all_the_same(variant, value):
+    """The one who saves results refuses what is not finite; nothing here may fail before."""
+    model = trained_a_little(variant)
+    with torch.no_grad():
+        model.encoder.layers[0].weight.fill_(value)
+        model.decoder.layers[0].body[0].weight.fill_(value)
+    assert not np.isfinite(evaluate(model, TRAIN, TEST, CPU)["test"]["mse"])
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_evaluation_leaves_everything_as_it_was(variant):
     model = make_model(NETWORK, VARIANTS[variant]).train()

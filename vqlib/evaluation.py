@@ -160,7 +160,7 @@ def learn_ranges(
     quantizers = {bits: UniformQuantizer(values, bits, axis) for bits in PRECISIONS}
     if values.dim() != 3:
         return quantizers, None
-    kept = values[~values.isnan()].double().numpy()
+    kept = values[values.isfinite()].double().numpy()
     low, high = np.quantile(kept, (1e-4, 1 - 1e-4)) if len(kept) else (0.0, 1.0)
     return quantizers, np.linspace(low, high if high > low else low + 1, GAIN_BINS + 1)
 

@@ -2,6 +2,7 @@
 
 from math import ceil
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,12 +20,12 @@ class UniformQuantizer:
     """
 
     def __init__(self, values: Tensor, bits: int, axis: int | None = None):
-        self.levels, self.axis, self.dims = 2**bits, axis, values.dim()
+        self.levels, self.axis = 2**bits, axis
         groups = values.unsqueeze(0) if axis is None else values.movedim(axis, 0)
         groups = groups.reshape(len(groups), -1)
-        groups = groups[:, :: ceil(groups.numel() / RANGE_VALUES)]
-        low, step = zip(*(self._range(group) for group in groups), strict=True)
-        self.low, self.step = torch.tensor(low, dtype=torch.float64), torch.tensor(step, dtype=torch.float64)
+        groups = groups[:, :: ceil(groups.numel() / RANGE_VALUES)].float()
+        low, step = zip(*(self._range(group) for group in groups.numpy()), strict=True)
+        self.low, self.step = torch.tensor(low), torch.tensor(step)  # float32
 
     @property
     def groups(self) -> int:
@@ -36,31 +37,32 @@ class UniformQuantizer:
         """The greatest value of each range; ``low`` is the least."""
         return self.low + self.step * (self.levels - 1)
 
-    def _range(self, values: Tensor) -> tuple[float, float]:
-        kept = values[~torch.isnan(values)].double().sort().values
+    def _range(self, values: np.ndarray) -> tuple[float, float]:
+        kept = np.sort(values[~np.isnan(values)])
         if len(kept) == 0:
             return 0.0, 1.0  # nothing was stored here: any range will do
         tried, best = None, (float("inf"), 0.0, 1.0)
         for tail in TAILS:
             outside = round(len(kept) * tail)
             low, high = float(kept[outside]), float(kept[len(kept) - 1 - outside])
-            if tried is None:
-                tried = kept[outside : len(kept) - outside]  # an outlier of any size must not decide
+            if tried is None:  # an outlier of any size must not decide
+                tried = kept[outside : len(kept) - outside].astype(np.float64)
                 tried = tried[:: ceil(len(tried) / TRIED_VALUES)]
             step = (high - low) / (self.levels - 1) or 1.0
-            levels = ((tried - low) / step).round().clamp(0, self.levels - 1)
-            error = float((low + step * levels - tried).square().sum())
+            levels = ((tried - low) / step).round().clip(0, self.levels - 1)
+            error = float(np.square(low + step * levels - tried).sum())
             best = min(best, (error, low, step), key=lambda candidate: candidate[0])
         return best[1:]
 
     def indices(self, values: Tensor) -> Tensor:
         """int64 levels, the shape of ``values``; 0 for NaN."""
-        scaled = ((values.double() - self._along(self.low, values)) / self._along(self.step, values)).round()
-        return scaled.clamp(0, self.levels - 1).nan_to_num(0).long()
+        scaled = values.float() - self._along(self.low, values)
+        scaled.div_(self._along(self.step, values)).round_().clamp_(0, self.levels - 1)
+        return scaled.nan_to_num_(0).long()
 
     def values(self, indices: Tensor) -> Tensor:
         """float32, what a decoder has for levels."""
-        return (self._along(self.low, indices) + self._along(self.step, indices) * indices).float()
+        return indices.float().mul_(self._along(self.step, indices)).add_(self._along(self.low, indices))
 
     def __call__(self, values: Tensor) -> Tensor:
         """The values that a decoder would have."""
