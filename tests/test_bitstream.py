@@ -10,6 +10,7 @@ from support import NETWORK, VARIANTS, make_split
 
 from vqlib.batches import Images
 from vqlib.bitstream import FLOAT, Codec
+from vqlib.evaluation import learn_ranges
 from vqlib.model import make_model
 from vqlib.rate import PRECISIONS, Bill
 from vqlib.tables import Counts
@@ -139,14 +140,14 @@ def test_every_variant_reconstructs_the_same_from_its_stream(variant):
         model.eval()
         trained = model.bottleneck.compress(model.encode(images.batch(torch.arange(24))))
         indices, continuous = model.bottleneck.compress(model.encode(images.batch(torch.arange(24, 48))))
-        quantizers = {} if continuous is None else {8: UniformQuantizer(trained[1], 8, None)}
+        quantizers, _ = learn_ranges(model, images, batch_size=24)
         counts = Counts(model.bottleneck.alphabets, quantizers)
         counts.add(*trained)
         codec = Codec(counts, *trained)
-        for bits in [None] if continuous is None else [8, FLOAT]:
+        for bits in [None] if continuous is None else [4, FLOAT]:
             data, _ = codec.encode(indices, continuous, bits)
             decoded = codec.decode(data, 24, bits)
             assert same(decoded[0], indices)
-            stored = quantizers[8](continuous) if bits == 8 else continuous
+            stored = continuous if bits in (None, FLOAT) else quantizers[bits](continuous)
             expected = model.decode(model.bottleneck.decompress(indices, stored))
             assert torch.equal(model.decode(model.bottleneck.decompress(*decoded)), expected)

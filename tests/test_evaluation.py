@@ -197,7 +197,7 @@ def test_a_result_is_whole(variant):
         assert by_bits[32]["bpp_nominal"] == pytest.approx(rate["bpp_32bit"])
         assert np.all(np.diff([row["bpp_bitstream"] for row in rows]) >= 0)
         error = [abs(by_bits[bits]["mse"] - by_bits[32]["mse"]) for bits in (2, 8)]
-        assert error[1] <= error[0]
+        assert error[1] <= max(error[0], 1e-3 * found["test"]["mse"])
     if found["gains"]:
         edges, shares = found["gains"]["edges"], found["gains"]["shares"]
         assert (len(edges), len(shares)) == (65, 64)
