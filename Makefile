@@ -16,7 +16,7 @@ export PIP_NO_INPUT := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help repro test faults lab lint lock clean checked .venv
+.PHONY: help repro test bench faults lab lint lock clean checked .venv
 .NOTPARALLEL:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make repro EXPERIMENT=name    the same for experiments/name'
 	@echo 'make test                     run the tests; one file: make test ARGS=tests/test_setup.py'
 	@echo 'make faults                   break things on purpose, count what is survived (30 minutes): reports/faults/README.md'
+	@echo 'make bench                    measure speed, redraw reports/benchmarks/ (half an hour); one part: make bench ARGS=step'
 	@echo 'make lab                      open JupyterLab'
 	@echo 'make lint                     check style; mend it: make lint ARGS=--fix'
 	@echo 'make lock                     write requirements.lock and environment.yml anew from pyproject.toml'
@@ -36,6 +37,9 @@ repro: checked .venv
 
 test: .venv
 	python -m pytest $(ARGS)
+
+bench: .venv
+	python -m benchmarks $(ARGS)
 
 faults: .venv
 	python -m pytest tests/faults -m 'faults or not faults' --faults-table=reports/faults/README.md $(ARGS)

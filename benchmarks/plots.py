@@ -1,0 +1,103 @@
+"""The figures of reports/benchmarks: results in, matplotlib Figures out."""
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from benchmarks.measure import quartiles
+from vqlib.reporting.style import WIDTH, marker, palette, styled
+
+WAYS = {
+    "ours": "#0072B2",
+    "straightforward": "#7F7F7F",
+    "cdist + argmin": "#7F7F7F",
+    "vector-quantize-pytorch": "#D55E00",
+}
+
+
+def _middle(seconds: list[float]) -> float:
+    return quartiles(seconds)["median"]
+
+
+@styled
+def step(result: dict) -> Figure:
+    """Images a second of both ways, one panel a size, as every round saw them."""
+    figure, axes = plt.subplots(1, len(result["speed"]), figsize=(WIDTH, 2.0), layout="constrained", squeeze=False)
+    for axis, row in zip(axes[0], result["speed"], strict=True):
+        for place, (way, seconds) in enumerate(row["seconds"].items()):
+            rates = [row["batch"] / s for s in seconds]
+            axis.bar(place, row["batch"] / _middle(seconds), 0.6, color=WAYS[way], alpha=0.55)
+            axis.plot([place] * len(rates), rates, ".", color=WAYS[way], clip_on=False)
+        axis.set_xticks(range(len(row["seconds"])), list(row["seconds"]))
+        axis.set_title(f"{row['size']} px, width {row['width']}, batch {row['batch']}")
+        axis.set_ylabel("images/s")
+        axis.set_ylim(bottom=0)
+    return figure
+
+
+@styled
+def bottlenecks(result: dict) -> Figure:
+    """The bottleneck alone in percent of the step of vq, one panel a size."""
+    names = list(result["alone"][0]["seconds"])
+    colours = palette(names)
+    panels = len(result["alone"])
+    figure, axes = plt.subplots(1, panels, figsize=(WIDTH, 0.7 + 0.16 * len(names)), layout="constrained", sharey=True,
+                                squeeze=False)  # fmt: skip
+    for axis, alone, steps in zip(axes[0], result["alone"], result["steps"], strict=True):
+        of = _middle(steps["seconds"]["vq"])
+        shares = [100 * _middle(alone["seconds"][name]) / of for name in names]
+        axis.barh(range(len(names)), shares, color=[colours[name] for name in names])
+        axis.set_yticks(range(len(names)), names)
+        axis.set_xlabel("forward and backward alone, % of a step of vq")
+        axis.set_title(f"width {steps['width']}, batch {steps['batch']}, {steps['size']} px")
+    axes[0][0].invert_yaxis()
+    return figure
+
+
+@styled
+def search(result: dict) -> Figure:
+    """Time and peak memory against K, one column a grid."""
+    grids = sorted({row["grid"] for row in result["rows"]})
+    figure, axes = plt.subplots(2, len(grids), figsize=(WIDTH, 3.6), layout="constrained", sharex=True, squeeze=False)
+    for column, grid in enumerate(grids):
+        rows = [row for row in result["rows"] if row["grid"] == grid]
+        for place, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
+            mine = [row for row in rows if row["way"] == way]
+            codes = [row["codes"] for row in mine]
+            look = {"color": WAYS[way], "marker": "osD"[place], "markersize": 3, "label": way}
+            axes[0][column].plot(codes, [1000 * _middle(row["seconds"]) for row in mine], **look)
+            if all(row["memory"] is not None for row in mine):
+                axes[1][column].plot(codes, [max(row["memory"], 1) / 1e6 for row in mine], **look)
+        axes[0][column].set_title(f"grid {grid}x{grid}, {rows[0]['batch']} images, {rows[0]['width']} channels")
+        axes[1][column].set_xlabel("codes K")
+    for row, label in zip(axes, ("time (ms)", "peak memory (MB)"), strict=True):
+        row[0].set_ylabel(label)
+        for axis in row:
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+    axes[0][0].legend()
+    return figure
+
+
+@styled
+def growth(result: dict) -> Figure:
+    """Images a second and memory against each size, one column an axis; dashed: operations at the best share of the "
+    "peak."""
+    names = list(dict.fromkeys(row["axis"] for row in result["rows"]))
+    figure, axes = plt.subplots(2, len(names), figsize=(WIDTH, 3.4), layout="constrained", sharex="col", squeeze=False)
+    best = max(row["operations"] / _middle(row["seconds"]) for row in result["rows"])
+    colour, sign = WAYS["ours"], marker("vq", palette(["vq"]))
+    for column, name in enumerate(names):
+        rows = [row for row in result["rows"] if row["axis"] == name]
+        at = [row[name] for row in rows]
+        top, bottom = axes[0][column], axes[1][column]
+        top.plot(at, [row["batch"] / _middle(row["seconds"]) for row in rows], marker=sign, markersize=3, color=colour)
+        top.plot(at, [row["batch"] * best / row["operations"] for row in rows], "--", color="#7F7F7F", linewidth=0.8)
+        if all(row["memory"] is not None for row in rows):
+            bottom.plot(at, [max(row["memory"], 1) / 1e6 for row in rows], marker=sign, markersize=3, color=colour)
+        bottom.set_xlabel({"codes": "codes K", "size": "image size (px)"}.get(name, name))
+        for axis in (top, bottom):
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+    axes[0][0].set_ylabel("images/s")
+    axes[1][0].set_ylabel("peak memory (MB)")
+    return figure

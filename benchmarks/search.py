@@ -1,0 +1,62 @@
+"""Nearest-code search: ours against cdist + argmin and against vector-quantize-pytorch; time and peak memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import measure, naive
+from vqlib.quantize import look_up, nearest_code, positions
+
+OURS, CDIST, LIBRARY = "ours", "cdist + argmin", "vector-quantize-pytorch"
+
+
+def ways(latents: Tensor, codebook: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Codes (B, h, w) of latents (B, D, h, w), and their vectors, since the library always gives both."""
+    found: dict[str, Callable[[], Tensor]] = {
+        OURS: lambda: _with_vectors(nearest_code(latents, codebook), codebook),
+        CDIST: lambda: _with_vectors(
+            naive.cdist_argmin(positions(latents), codebook).view(latents.shape[0], *latents.shape[2:]), codebook
+        ),
+    }
+    try:
+        from vector_quantize_pytorch import VectorQuantize
+    except ImportError:
+        return found
+    codes, width = codebook.shape
+    layer = VectorQuantize(dim=width, codebook_size=codes, accept_image_fmap=True).to(latents.device).eval()
+    layer.codebook = codebook
+    found[LIBRARY] = lambda: layer(latents)[1]
+    return found
+
+
+def _with_vectors(indices: Tensor, codebook: Tensor) -> Tensor:
+    look_up(indices, codebook)
+    return indices
+
+
+@torch.no_grad()
+def compared(grid: int, codes: int, batch: int, width: int, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """One row per way: seconds, peak memory in bytes, share of positions with the code of a float64 search."""
+    latents = torch.from_numpy(naive.random_rows(batch, width, grid)).to(device)
+    latents = latents.contiguous(memory_format=torch.channels_last)
+    codebook = torch.from_numpy(naive.random_rows(1, width, codes, seed=1)[0, :, 0].T.copy()).to(device)
+    exact = nearest_code(latents.double(), codebook.double())
+    works, rows = ways(latents, codebook), {}
+    for name, work in works.items():
+        work()  # what a library sets up once is not the search's
+        indices, memory = measure.memory_of(work, device)
+        rows[name] = {"way": name, "memory": memory, "agreement": float((indices == exact).double().mean())}
+    seconds = measure.in_turn({n: (lambda w=w: measure.timed(w, device)) for n, w in works.items()}, rounds)
+    shape = {"grid": grid, "codes": codes, "batch": batch, "width": width, "rounds": rounds}
+    return [{**shape, **row, "seconds": seconds[name]} for name, row in rows.items()]
+
+
+def measured(device: torch.device, small: bool) -> dict[str, Any]:
+    batch, rounds = (32, 20) if device.type == "cuda" else (4, 3)
+    plan = [(grid, codes) for grid in (32, 64) for codes in (512, 2048, 8192, 16_384)]
+    if small:
+        plan, batch = [(4, 16), (8, 32)], 2
+    width = 8 if small else 256
+    return {"rows": [row for grid, codes in plan for row in compared(grid, codes, batch, width, device, rounds)]}

@@ -1,0 +1,35 @@
+"""Numbers and tables of reports/benchmarks as text."""
+
+from benchmarks.measure import quartiles
+from vqlib.reporting.tables import NOTHING
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def megabytes(value: int | None) -> str:
+    return NOTHING if value is None else f"{value / 1e6:,.0f} MB"
+
+
+def size_of(row: dict) -> str:
+    return f"{row['size']} px, width {row['width']}, K {row['codes']}, batch {row['batch']}"
+
+
+def middle(seconds: list[float]) -> float:
+    return quartiles(seconds)["median"]
+
+
+def verdict(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 600
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

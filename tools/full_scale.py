@@ -1,0 +1,333 @@
+"""Experiments at full scale on one machine with GPUs, in one command: ``python tools/full_scale.py tiny_imagenet_32``.
+
+Checks what is needed, prepares the images, trains and evaluates every run (several at once, spread over the GPUs),
+draws the reports, and puts results, reports and weights into a folder (--out, or the environment variable OUT) after
+every run. Started again it goes on: runs that are there are left alone, a run that was cut off continues from its last
+checkpoint. With --minutes it stops by itself: no run starts that cannot end, and what is running saves first.
+
+Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock is kept; else the same code runs as
+``python -m vqlib``. Wants Python 3.11 or newer and the packages of `python -m vqlib` (README.md).
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+NEEDED = {
+    "torch": "torch", "torchmetrics": "torchmetrics", "safetensors": "safetensors", "pydantic": "pydantic",
+    "ruamel.yaml": "ruamel.yaml", "PIL": "pillow", "numpy": "numpy", "tqdm": "tqdm",
+    "pandas": "pandas", "scipy": "scipy", "seaborn": "seaborn", "matplotlib": "matplotlib",
+    "markdown_it": "markdown-it-py", "torchvision": "torchvision", "pyarrow": "pyarrow",
+}  # fmt: skip
+TO_SAVE = 120  # seconds that a run gets for its checkpoint when it is told to stop
+STEPS = ("train", "evaluate")
+
+
+class Problem(Exception):
+    """What a user can mend, in one line."""
+
+
+class Job:
+    """A run of an experiment, and how long its steps took."""
+
+    def __init__(self, experiment, run):
+        self.experiment, self.run, self.state, self.seconds = experiment, run, "waiting", 0.0
+        self.name = f"{experiment.name} {run.name}"
+
+
+class Machine:
+    """Slots that runs take, and everything that was started. One slot is a GPU's share, or the CPU's."""
+
+    def __init__(self, slots: list[str | None], threads: int, logs: Path, deadline: float, with_dvc: bool):
+        self.slots, self.threads, self.logs, self.deadline, self.with_dvc = slots, threads, logs, deadline, with_dvc
+        self.children: set[subprocess.Popen] = set()
+        self.stopping = False
+        self.lock = threading.Lock()
+
+    def command(self, step: str, experiment, run=None) -> list[str]:
+        if not self.with_dvc:
+            return [sys.executable, "-m", "vqlib", step, experiment.name, *([run.name] if run else [])]
+        stage = f"{pipeline_of(experiment)}:{step}" + (f"@{run.name}" if run else "")
+        return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+
+    def do(self, command: list[str], log: Path, gpu: str | None = None) -> int:
+        """Run a command in the repository, its output into a log; its exit status."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": str(ROOT)}
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+        if gpu is not None:
+            env["CUDA_VISIBLE_DEVICES"] = gpu
+        with open(log, "ab") as file:
+            with self.lock:
+                if self.stopping:
+                    return 130
+                child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT,
+                                         stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+                self.children.add(child)
+            code = child.wait()
+            with self.lock:
+                self.children.discard(child)
+        return code
+
+    def stop(self) -> None:
+        """Tell everything that runs to save and end; what does not within ``TO_SAVE`` seconds is killed."""
+        with self.lock:
+            self.stopping = True
+            children = list(self.children)
+        for child in children:
+            child.terminate()  # alone: a trainer that gets a second signal ends without saving
+        limit = time.monotonic() + TO_SAVE
+        while any(child.poll() is None for child in children) and time.monotonic() < limit:
+            time.sleep(0.1)
+        for child in children:
+            if child.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def pipeline_of(experiment) -> str:
+    place = Path() if experiment.name == "sample" else Path("experiments", experiment.name)
+    return (place / "dvc.yaml").as_posix()
+
+
+def check(device: str, choice: str) -> bool:
+    """Everything is installed; returns whether DVC is used."""
+    lacking = sorted(wheel for module, wheel in NEEDED.items() if not there(module))
+    if lacking:
+        raise Problem(f"packages are missing: pip install {' '.join(lacking)}")
+    dvc = there("dvc") and there("papermill") and (ROOT / ".git").exists()
+    if choice == "dvc" and not dvc:
+        raise Problem("--with dvc wants the packages dvc and papermill, and a git clone")
+    return dvc if choice == "auto" else choice == "dvc"
+
+
+def there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def slots_of(device: str, per_gpu: int) -> list[str | None]:
+    """What CUDA_VISIBLE_DEVICES is for each run at work; None leaves it as it is, on a CPU."""
+    import torch
+
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return [None] * per_gpu
+    if not torch.cuda.is_available():
+        raise Problem("no GPU is there for torch; --device cpu runs on the processor")
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",") if seen else [str(number) for number in range(torch.cuda.device_count())]
+    return names * per_gpu  # 0 1 2 3 0 1 2 3: the first runs get a GPU of their own
+
+
+def is_current(experiment, run) -> bool:
+    """Whether the run's results are there, and made by these parameters, this code and these images."""
+    from vqlib.data.reader import read_manifest
+    from vqlib.errors import UserError
+    from vqlib.model import load_model
+    from vqlib.provenance import code_digest
+
+    if not (experiment.results / f"{run.name}.csv").is_file():
+        return False
+    try:
+        described = load_model(experiment.run_folder(run) / "model.safetensors")[1]
+        digest = read_manifest(experiment.prepared)["digest"]
+    except UserError:
+        return False
+    made, budget = described["provenance"], experiment.training
+    expected = {"code": code_digest(experiment, run)[:12], "data": digest[:12], "steps": budget.steps,
+                "batch_size": budget.batch_size, "learning_rate": run.learning_rate}  # fmt: skip
+    wanted = (run.variant.model_dump(), experiment.network.model_dump())
+    return {key: made[key] for key in expected} == expected and (described["variant"], described["network"]) == wanted
+
+
+def is_evaluated(experiment, run) -> bool:
+    """Whether the evaluation belongs to the weights that are there."""
+    import json
+
+    from vqlib.files import digest_of
+
+    file = experiment.results / f"{run.name}.json"
+    try:
+        measured = json.loads(file.read_text())["provenance"]["weights"]
+        return measured == digest_of((experiment.run_folder(run) / "model.safetensors").read_bytes())[:12]
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def work(job: Job, machine: Machine, gpu: str | None, out: Path) -> None:
+    """Train and evaluate one run, unless it is there; its state tells how that ended."""
+    log = machine.logs / job.experiment.name / f"{job.run.name}.log"
+    done = {"train": is_current, "evaluate": is_evaluated}
+    start, job.state = time.monotonic(), "up to date"
+    for step in STEPS:
+        if not machine.with_dvc and done[step](job.experiment, job.run):
+            continue  # DVC knows by itself
+        say(f"{job.name}: {step}" + (f" on GPU {gpu}" if gpu is not None else ""))
+        code = machine.do(machine.command(step, job.experiment, job.run), log, gpu)
+        job.state = "done"
+        if machine.stopping:
+            job.state = "stopped"
+            return
+        if code:
+            job.state = f"failed in {step} (exit status {code}, {log})"
+            say(f"{job.name}: {job.state}: {last_line(log)}")
+            return
+    job.seconds = time.monotonic() - start
+    say(f"{job.name}: {job.state}" + (f" after {job.seconds / 60:.1f} min" if job.state == "done" else ""))
+    bundle(job.experiment, out)
+
+
+def last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def work_through(jobs: list[Job], machine: Machine, out: Path) -> None:
+    """All jobs, in order, as slots become free; returns when all have ended or the deadline has stopped them."""
+    waiting, longest = list(jobs), [0.0]
+
+    def slot(gpu: str | None) -> None:
+        while True:
+            with machine.lock:
+                room = machine.deadline - time.monotonic()
+                if machine.stopping or not waiting or room <= 0:
+                    return
+                job = waiting.pop(0)
+            try:
+                work(job, machine, gpu, out)
+            except Exception as error:  # one run must not take the others along
+                job.state = f"failed ({type(error).__name__}: {error})"
+                say(f"{job.name}: {job.state}")
+            longest[0] = max(longest[0], job.seconds)
+
+    threads = [threading.Thread(target=slot, args=(gpu,), daemon=True) for gpu in machine.slots]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(0.1)
+        if time.monotonic() > machine.deadline and not machine.stopping:
+            say("the time is up: what runs is told to save and end")
+            machine.stop()
+
+
+def bundle(experiment, out: Path) -> None:
+    """Copy what one wants to keep, at its place below the repository's root, so that it can be copied back."""
+    copies = [experiment.results, experiment.reports, ROOT / "checkpoints", *experiment_files(experiment)]
+    copies += [ROOT / "runs" / experiment.name, ROOT / "executed" / experiment.name]
+    for source in copies:
+        target = out / source.relative_to(ROOT)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"),
+                            copy_function=copy_if_there)  # fmt: skip
+        elif source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_if_there(source, target)
+
+
+def copy_if_there(source, target) -> None:
+    """A checkpoint may be deleted by its run meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
+
+
+def experiment_files(experiment) -> list[Path]:
+    place = ROOT / Path(pipeline_of(experiment)).parent
+    return [place / "dvc.yaml", place / "dvc.lock", place / "params.yaml", experiment.prepared / "manifest.json"]
+
+
+def report(experiment, machine: Machine) -> None:
+    log = machine.logs / experiment.name / "report.log"
+    if not any(experiment.results.glob("*.json")):
+        return
+    code = machine.do(machine.command("report", experiment), log)
+    say(f"{experiment.name}: report " + ("drawn" if code == 0 else f"failed: {last_line(log)}"))
+
+
+def prepare(experiment, machine: Machine) -> None:
+    pipeline = ROOT / pipeline_of(experiment)
+    if machine.with_dvc and not pipeline.is_file():
+        shutil.copy(ROOT / "dvc.yaml", pipeline)
+    log = machine.logs / experiment.name / "prepare.log"
+    for step in ("notebooks", "prepare") if machine.with_dvc else ("prepare",):
+        say(f"{experiment.name}: {step}")
+        if machine.do(machine.command(step, experiment), log):
+            raise Problem(f"{experiment.name}: {step} failed: {last_line(log)} ({log})")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0 when all is done, 1 when runs failed or are left, 2 for what a user can mend."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT")
+    parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="runs at once on each GPU, or on the CPU")
+    parser.add_argument("--minutes", type=float, help="stop by then; started again, it goes on")
+    parser.add_argument("--out", type=Path, default=os.environ.get("OUT", "full_scale"), help="where the results go")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--with", choices=("auto", "dvc", "vqlib"), default="auto", dest="choice")
+    parser.add_argument("--runs", nargs="*", metavar="RUN", help="only these; else all of them")
+    given = parser.parse_args(arguments)
+    deadline = time.monotonic() + 60 * given.minutes if given.minutes is not None else float("inf")
+    try:
+        with_dvc = check(given.device, given.choice)
+        from vqlib.errors import UserError
+        from vqlib.params import load_experiment
+
+        try:
+            experiments = [load_experiment(name) for name in given.experiments]
+            chosen = [(e, e.run(name)) for e in experiments for name in (given.runs or e.runs)]
+        except UserError as error:
+            raise Problem(str(error)) from None
+        slots = slots_of(given.device, max(1, given.per_gpu))
+        threads = max(1, (os.cpu_count() or 1) // len(slots))
+        out = given.out.resolve()
+        machine = Machine(slots, threads, out / "logs", deadline, with_dvc)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: below, everything is told to save
+        say(f"{len(chosen)} runs, {len(slots)} at a time, {'stages of DVC' if with_dvc else 'python -m vqlib'}, "
+            f"{threads} CPU threads each; logs and results in {out}")  # fmt: skip
+        try:
+            return run_all(experiments, [Job(*pair) for pair in chosen], machine, out)
+        except (KeyboardInterrupt, SystemExit):
+            say("told to stop: what runs is told to save and end")
+            machine.stop()
+            for experiment in experiments:
+                bundle(experiment, out)
+            return 130
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+
+
+def run_all(experiments: list, jobs: list[Job], machine: Machine, out: Path) -> int:
+    for experiment in experiments:
+        if time.monotonic() < machine.deadline:
+            prepare(experiment, machine)
+    work_through(jobs, machine, out)
+    machine.stopping = False  # reports are still drawn after the time is up: they take seconds
+    for experiment in experiments:
+        report(experiment, machine)
+        bundle(experiment, out)
+    left = [job for job in jobs if job.state not in ("done", "up to date")]
+    for job in left:
+        say(f"{job.name}: {job.state}")
+    say(f"{len(jobs) - len(left)} of {len(jobs)} runs are there" + ("; the same command goes on" if left else ""))
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
