@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from support import VARIANTS, make_experiment, make_run, make_split
+from support import KINDS, VARIANTS, make_experiment, make_run, make_split
 from torch import nn
 
 from vqlib import distributed
@@ -53,7 +53,7 @@ def main(folder: Path, names: list[str], broken: bool) -> None:
         distributed.summed = lambda values: values
         distributed.parallel = lambda model, device: model
     with distributed.joined("cpu"):
-        for name in names or VARIANTS:
+        for name in names or KINDS:
             found = trained(name)
             if distributed.rank() == distributed.size() - 1:  # any of them: all have the same
                 torch.save(found, folder / f"{name}.pt")

@@ -15,6 +15,9 @@ from vqlib.params import ROOT, Data, Experiment, Network, Run, Training, load_va
 torch.set_num_threads(1)  # tensors of tests are so small that a second thread costs more than it brings
 
 VARIANTS = load_variants()  # all of the root's params.yaml: a new variant is tested with no edit
+# for tests that train, where more numbers for the same code show nothing new
+ONE_OF_EACH = list({variant.bottleneck: name for name, variant in reversed(VARIANTS.items())}.values())
+KINDS = list({(v.bottleneck, *sorted(v.options)): name for name, v in reversed(VARIANTS.items())}.values())
 NETWORK = Network(width=8, num_embeddings=512)  # 512 codes, since variants may name how many of them they use
 
 HOLD = """

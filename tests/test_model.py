@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import NETWORK, VARIANTS
 
-from vqlib.errors import DataError
+from vqlib.errors import DataError, ParameterError
 from vqlib.model import load_model, make_model, save_model
 from vqlib.params import Network
 
@@ -64,6 +64,20 @@ def test_weights_are_channels_last():
     weight = make_model(NETWORK, VARIANTS["vq"]).encoder.layers[3].weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "key"),
+    [
+        ("gain_shape_4", {"gain_bits": 99}, "gain_bits is 99; it must be from 1 to 12"),
+        ("frequency_8", {"num_frequent": 513}, "num_frequent is 513; it must be from 0 to 512"),
+        ("vq_cosine", {"quantizers": 2}, "quantizers is 2; with cosine it must be 1"),
+    ],
+)
+def test_an_option_out_of_its_range_is_one_line(variant, options, key):
+    wrong = VARIANTS[variant].model_copy(update={"options": {**VARIANTS[variant].options, **options}})
+    with pytest.raises(ParameterError, match=f"^params.yaml: variants.{variant}.{key}$"):
+        make_model(NETWORK, wrong)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

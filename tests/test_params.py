@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from vqlib.errors import ParameterError
-from vqlib.params import ROOT, Codes, constructor_arguments, experiment_names, load_experiment, load_variants, raw_path
+from vqlib.params import (
+    ROOT,
+    Codes,
+    constructor_arguments,
+    experiment_names,
+    load_experiment,
+    load_variants,
+    raw_path,
+    short,
+)
 
 SAMPLE = """
 root: .
@@ -115,6 +124,8 @@ TYPES = [
     ("title: A title", "title: 7", "experiment.title is 7; it must be text"),
     ("{width: 8, num_embeddings: 512}", "8", "experiment.network is 8; it must be a mapping"),
     ("batch_size: 4", "batch_size: 4\n    device: gpu", "training.device is 'gpu'; it must be one of auto, cpu, cuda"),
+    ("batch_size: 4", "batch_size: 4\n    devices: 0", "devices is 0; it must be auto or an integer from 1 to 1,024"),
+    ("batch_size: 4", "batch_size: 4\n    devices: all", "devices is 'all'; it must be auto or an integer from 1 to"),
     ("batch_size: 4", "batch_size: 4\n    precision: half", "precision is 'half'; it must be one of auto, float32,"),
     ("vq, seed: 0", "vq, seed: -1", "runs.vq-0.seed is -1; it must be an integer from 0 to 2,147,483,647"),
     ("vq, seed: 0", "vq, seed: false", "runs.vq-0.seed is False; it must be an integer from 0"),
@@ -180,8 +191,9 @@ def test_a_missing_key(root, old, new, said):
 
 
 RELATIONS = [
-    ("  vq-0:", "  vq-1:", "runs.vq-1: a run is named <variant>-<seed>, here vq-0"),
-    ("  vq-0:", "  7:", "runs.7: a run is named <variant>-<seed>, here vq-0"),
+    ("  vq-0:", "  vq-1:", "runs.vq-1: a run is named <variant>-<seed> or <variant>-<seed>-lr<learning rate>"),
+    ("  vq-0:", "  7:", "runs.7: a run is named <variant>-<seed> or"),
+    ("  vq-0:", "  vq-0-lr2e-3:", "-lr<learning rate>, here vq-0 or vq-0-lr1e-4"),
     ("{variant: vq,", "{variant: vqq,", "runs.vq-0.variant is 'vqq'; did you mean 'vq'?"),
     ("bottleneck: projected, seed", "bottleneck: vq, seed", "is 'vq'; that of the variant halved is 'projected'"),
     ("vq: {bottleneck: vq}", "vq: {bottleneck: projectd}", "vq.bottleneck is 'projectd'; did you mean 'projected'?"),
@@ -194,6 +206,20 @@ RELATIONS = [
     ("params: params.yaml", "params: other.yaml", "params is 'other.yaml'; it must be 'params.yaml'"),
     ("root: .", "root: /", "root is '/'; it must be '.'"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rate", "name"), [(1e-3, "1e-3"), (2e-3, "2e-3"), (2.5e-4, "25e-5"), (0.5, "5e-1"), (1.0, "1e0"), (3e-8, "3e-8")]
+)
+def test_a_learning_rate_in_a_name_has_no_dot_and_is_itself(rate, name):
+    assert short(rate) == name
+    assert float(name) == rate
+
+
+def test_a_run_may_have_its_learning_rate_in_its_name(root):
+    entry = "  vq-0-lr2e-3: {variant: vq, bottleneck: vq, seed: 0, learning_rate: 2e-3}"
+    (root / "params.yaml").write_text(SAMPLE.replace("  vq-0: {variant: vq, bottleneck: vq, seed: 0}", entry))
+    assert load_experiment("sample", root).run("vq-0-lr2e-3").learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(("old", "new", "said"), RELATIONS, ids=[new for _, new, _ in RELATIONS])

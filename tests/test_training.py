@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from support import NETWORK, VARIANTS, make_experiment, make_run, make_split
+from support import KINDS, NETWORK, ONE_OF_EACH, VARIANTS, make_experiment, make_run, make_split
 
 from vqlib.batches import Images
 from vqlib.checkpoints import load_state, save_state
@@ -54,7 +54,7 @@ def same(a, b) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("variant", "precision"), [*((name, torch.float32) for name in VARIANTS), ("vq", torch.bfloat16)], ids=str
+    ("variant", "precision"), [*((name, torch.float32) for name in KINDS), ("vq", torch.bfloat16)], ids=str
 )
 def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path, variant, precision):
     whole = trained(variant, precision=precision)
@@ -93,7 +93,7 @@ def test_a_run_does_not_depend_on_random_draws_elsewhere(tmp_path):
     assert same(trained(progress=lambda *_: torch.rand(3)), first)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", ONE_OF_EACH)
 def test_one_batch_can_be_learnt_by_heart(variant):
     experiment = make_experiment(
         network=Network(width=16, num_embeddings=512), steps=150, batch_size=4, learning_rate=3e-3, log_every=10

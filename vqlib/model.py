@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqlib.bottlenecks import make_bottleneck
-from vqlib.errors import DataError
+from vqlib.errors import DataError, ParameterError
 from vqlib.files import digest_of, write_atomically
 from vqlib.networks import Decoder, Encoder
 from vqlib.params import Network, Variant
 
 # What a file that is not ours, or not whole, may raise on the way to a model.
 ALIEN = (safetensors.SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, ImportError,
-         RuntimeError)  # fmt: skip
+         RuntimeError, ParameterError)  # fmt: skip
 
 
 class Output(NamedTuple):
@@ -58,12 +58,18 @@ def make_model(network: Network, variant: Variant, seed: int = 0) -> VQVAE:
     """A new model whose initial weights depend on ``seed`` alone; torch's global generator is left as it was.
 
     Encoder and decoder of one seed start equal for every variant, since the bottleneck draws last.
+
+    Raises:
+        ParameterError: an option of the variant is out of its range.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's, where weights are drawn
         encoder, decoder = (kind(network.width, network.clean_skip) for kind in (Encoder, Decoder))
         numbers = {"num_embeddings": network.num_embeddings, "embedding_dim": network.width, **variant.options}
-        bottleneck = make_bottleneck(variant.bottleneck, **numbers)
+        try:
+            bottleneck = make_bottleneck(variant.bottleneck, **numbers)
+        except ValueError as error:  # "gain_bits is 99; it must be ..."
+            raise ParameterError(f"params.yaml: variants.{variant.name}.{error}") from None
     return VQVAE(encoder, bottleneck, decoder).to(memory_format=torch.channels_last)
 
 
