@@ -64,6 +64,26 @@ class Training(_Section):
     checkpoint_every: int = Field(500, ge=1, le=1_000_000)  # steps
 
 
+class PriorNetwork(_Section):
+    """One network of a prior and the budget to train it with."""
+
+    layers: int = Field(ge=1, le=100)
+    channels: int = Field(ge=1, le=4096)
+    steps: int = Field(ge=1, le=10_000_000)
+    learning_rate: LearningRate = 3e-4  # of Adam at the start; goes to 0 along a cosine
+
+
+class Prior(_Section):
+    """The priors of every run (vqlib/priors). The paper's is a pixelcnn of 15 layers and 64 channels."""
+
+    pixelcnn: PriorNetwork = PriorNetwork(layers=15, channels=64, steps=39_100)
+    transformer: PriorNetwork = PriorNetwork(layers=6, channels=128, steps=39_100)
+    reals: PriorNetwork = PriorNetwork(layers=6, channels=64, steps=39_100)  # of gains, given the codes
+    batch_size: int = Field(128, ge=1, le=65_536)
+    log_every: int = Field(500, ge=1, le=1_000_000)  # steps; validation and a checkpoint come as often
+    samples: int = Field(1000, ge=16, le=100_000)  # images drawn to be compared with the test split
+
+
 class Variant(_Section):
     """A bottleneck with its numbers."""
 
@@ -99,6 +119,7 @@ class Experiment(_Section):
     data: Data
     network: Network
     training: Training
+    prior: Prior = Prior()
     runs: dict[str, Run] = {}
     root: Path = ROOT
 
@@ -155,7 +176,7 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
     described = _mapping(content, "experiment", file)
     if described.get("name") != name:
         raise ParameterError(f"{file}: experiment.name is {described.get('name')!r}; it must be {name!r}")
-    _refuse_unknown(described, ["name", "title", "data", "network", "training"], f"{file}: experiment")
+    _refuse_unknown(described, ["name", "title", "data", "network", "training", "prior"], f"{file}: experiment")
     entries = _mapping(content, "runs", file)
     experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
     variants = load_variants(root)

@@ -1,0 +1,103 @@
+"""What a prior is worth in bits, on the test split: its likelihood in float32 beside what numbers cost alone."""
+
+from math import log, log2, pi
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqlib.priors.codes import CodePrior
+from vqlib.priors.latents import Latents
+from vqlib.priors.model import PriorModel
+from vqlib.priors.naive import order0_bits
+from vqlib.priors.reals import RealPrior, gaussian_log_prob, level_bits
+from vqlib.rate import UniformQuantizer
+
+
+@torch.no_grad()
+def code_bits(prior: CodePrior, latents: Latents, device: torch.device, batch_size: int = 250) -> list[float]:
+    """Mean bits of each of the Q symbols of a position, given all before it."""
+    total = torch.zeros(len(prior.alphabets), dtype=torch.float64)
+    for batch in latents.in_order(batch_size, device):
+        total -= prior.log_prob(batch.symbols, batch.labels).double().flatten(0, 2).sum(dim=0).cpu()
+    return (total / log(2) / latents.symbols[..., 0].numel()).tolist()
+
+
+@torch.no_grad()
+def real_bits(
+    prior: RealPrior, latents: Latents, quantizer: UniformQuantizer, device: torch.device, batch_size: int = 250
+) -> dict[str, dict[str, float]]:
+    """Of one Gaussian per code and of the network: ``nats`` and ``bits`` (differential) of a real as it is, and
+    ``level_bits``, what it costs once rounded to a level of ``quantizer``, when those before it are rounded too."""
+    sums = {name: torch.zeros(2, dtype=torch.float64) for name in ("gaussian_per_code", "network")}
+    count = int((~torch.isnan(latents.reals)).sum())
+    for batch in latents.in_order(batch_size, device):
+        rounded = quantizer(batch.reals)
+        levels, there = quantizer.indices(batch.reals), ~torch.isnan(batch.reals)
+        gaussians = {
+            "gaussian_per_code": [prior.base(batch.symbols)] * 2,
+            "network": [prior(reals, batch.symbols, batch.labels) for reals in (batch.reals, rounded)],
+        }
+        for name, (exact, coarse) in gaussians.items():
+            nats = -gaussian_log_prob(batch.reals, *exact).double().sum()
+            bits = level_bits(levels, *coarse, quantizer)[there].sum()
+            sums[name] += torch.stack([nats, bits]).cpu()
+    return {
+        name: {"nats": float(nats / count), "bits": float(nats / count / log(2)), "level_bits": float(bits / count)}
+        for name, (nats, bits) in sums.items()
+    }
+
+
+def order0_reals(train: Latents, test: Latents, quantizer: UniformQuantizer) -> dict[str, float]:
+    """The same for one Gaussian over all reals of training images, and the entropy of the test levels' histogram."""
+    kept = train.reals[~torch.isnan(train.reals)].double()
+    values = test.reals[~torch.isnan(test.reals)].double()
+    nats = float((((values - kept.mean()) / kept.std()).square() / 2 + kept.std().log() + log(2 * pi) / 2).mean())
+    share = torch.bincount(quantizer.indices(values), minlength=quantizer.levels).double() / len(values)
+    return {"nats": nats, "bits": nats / log(2), "level_bits": float(-torch.xlogy(share, share).sum() / log(2))}
+
+
+@torch.no_grad()
+def bits_of_images(
+    prior: PriorModel, latents: Latents, quantizer: UniformQuantizer | None, device: torch.device
+) -> Tensor:
+    """What every image costs in all (N,): its class, its symbols, and its reals as levels of ``quantizer``."""
+    found = []
+    for batch in latents.in_order(250, device):
+        logs = prior.codes[prior.chosen].log_prob(batch.symbols, batch.labels)
+        bits = log2(prior.classes) - logs.double().flatten(1).sum(dim=1) / log(2)
+        if batch.reals is not None:
+            mean, std = prior.reals(quantizer(batch.reals), batch.symbols, batch.labels)
+            each = level_bits(quantizer.indices(batch.reals), mean, std, quantizer)
+            bits = bits + torch.where(torch.isnan(batch.reals), 0.0, each).flatten(1).sum(dim=1)
+        found.append(bits.cpu())
+    return torch.cat(found)
+
+
+def describe_bits(
+    prior: PriorModel, train: Latents, test: Latents, quantizer: UniformQuantizer | None, pixels: int,
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """``codes``, ``reals`` and ``rate`` of a result. Bits per dimension are those per pixel over three colours."""
+    codes: dict[str, Any] = {"order0": order0_bits(test.symbols, prior.layout)}
+    codes |= {name: code_bits(one, test, device) for name, one in prior.codes.items()}
+    positions = test.symbols[0, ..., 0].numel()
+    label = log2(prior.classes) / pixels
+    order0, under_prior = (sum(codes[name]) * positions / pixels for name in ("order0", prior.chosen))
+    rate = {"bpp_label": label, "bpp_codes_order0": order0, "bpp_codes_prior": under_prior}
+    reals = None
+    if test.reals is not None:
+        per_pixel = int((~torch.isnan(test.reals)).sum()) / len(test) / pixels
+        reals = {
+            "per_image": per_pixel * pixels,
+            "levels": quantizer.levels,
+            "step": quantizer.step,
+            "order0": order0_reals(train, test, quantizer),
+            **real_bits(prior.reals, test, quantizer, device),
+        }
+        rate |= {"bpp_reals_order0": reals["order0"]["level_bits"] * per_pixel,
+                 "bpp_reals_prior": reals["network"]["level_bits"] * per_pixel}  # fmt: skip
+    rate["bpp_order0"] = order0 + rate.get("bpp_reals_order0", 0.0)
+    rate["bpp_prior"] = label + under_prior + rate.get("bpp_reals_prior", 0.0)
+    rate["bits_per_dimension"] = rate["bpp_prior"] / 3
+    return {"codes": codes, "reals": reals, "rate": rate}

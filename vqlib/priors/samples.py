@@ -1,0 +1,91 @@
+"""New images of a run: pictures of them, and how far they are from real ones."""
+
+import io
+from math import ceil
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vqlib.batches import Images
+from vqlib.data.reader import Split
+from vqlib.evaluation import spread, to_8_bits
+from vqlib.model import VQVAE
+from vqlib.priors.fid import fid, what_is_missing
+from vqlib.priors.latents import Latents, decode
+from vqlib.priors.measures import code_pairs, most_shared_codes, nearest_images, sliced_wasserstein
+from vqlib.priors.model import PriorModel
+from vqlib.priors.naive import naive_sample
+from vqlib.training import seed_of
+
+COLUMNS, ROWS = 8, 4  # of samples in a picture, which has two more rows
+MEMORIES = 64  # samples that are held against all training images
+GRID, COMPARED, NAIVE = 11, 12, 13  # purposes of draws, see seed_of
+
+
+def generator_of(seed: int, purpose: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(seed, purpose))
+
+
+def picture(model: VQVAE, prior: PriorModel, latents: Latents, train: Split, seed: int, device: torch.device) -> bytes:
+    """PNG without gaps: four rows of samples, each column of one class; below them the training images nearest to the
+    first row's samples, by mean squared error; then samples of which every code and real was drawn on its own."""
+    labels = spread(prior.classes, COLUMNS).repeat(COLUMNS)[:COLUMNS].repeat(ROWS)
+    drawn = prior.sample(labels, COLUMNS * ROWS, 1.0, generator_of(seed, GRID))
+    samples = decode(model, *drawn, prior.layout)
+    pool = Images(train, device)
+    nearest, _ = nearest_images(samples[:COLUMNS], pool.in_order(2048))
+    naive = naive_sample(latents, COLUMNS, generator_of(seed, NAIVE))
+    return png(torch.cat([samples, pool.batch(nearest).cpu(), decode(model, *naive, prior.layout)]), COLUMNS)
+
+
+def png(images: Tensor, columns: int) -> bytes:
+    """Images (N, 3, H, W) in [-1, 1] as rows of ``columns``, without gaps; white where none is left."""
+    missing = -len(images) % columns
+    tiles = torch.cat([to_8_bits(images), images.new_full((missing, *images.shape[1:]), 255)])
+    rows = tiles.unflatten(0, (ceil(len(images) / columns), columns)).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, 3)
+    pixels = rows.flatten(0, 1).flatten(1, 2).byte().contiguous().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def compare(
+    model: VQVAE, prior: PriorModel, latents: dict[str, Latents], splits: dict[str, Split], wanted: int, seed: int,
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """Two-sample measures against half of the test images, of: samples with these images' classes, naive ones, the
+    other half as it is (the floor) and its reconstructions. And whether samples are memories of training images."""
+    test = latents["test"]
+    half = spread(len(test), 2 * min(wanted, len(test) // 2))
+    ours, others = half[::2], half[1::2]
+    images = Images(splits["test"], device)
+    real, floor = (torch.cat([images.batch(part).cpu() for part in chosen.split(500)]) for chosen in (ours, others))
+    layout, size = prior.layout, prior.layout.alphabets[0]
+    symbols, reals = prior.sample(test.labels[ours], len(ours), 1.0, generator_of(seed, COMPARED))
+    naive = naive_sample(latents["train"], len(ours), generator_of(seed, NAIVE))
+    rebuilt = test.at(others)
+    sets = {
+        "prior": decode(model, symbols, reals, layout),
+        "naive": decode(model, *naive, layout),
+        "reconstructions": decode(model, rebuilt.symbols, rebuilt.reals, layout),
+        "floor": floor,
+    }
+    grids = {"prior": symbols, "naive": naive[0], "floor": rebuilt.symbols}
+    codes = {name: part[..., 0] for name, part in grids.items()}
+    missing = what_is_missing()
+    pool, few = Images(splits["train"], device), slice(0, MEMORIES)
+    errors = {name: nearest_images(part[few], pool.in_order(2048))[1] for name, part in
+              (("prior", sets["prior"]), ("reconstructions", sets["reconstructions"]))}  # fmt: skip
+    shared = {name: most_shared_codes(codes[key][few], latents["train"].symbols[..., 0])
+              for name, key in (("prior", "prior"), ("reconstructions", "floor"))}  # fmt: skip
+    return {
+        "count": len(ours),
+        "sliced_wasserstein": {name: sliced_wasserstein(part, real) for name, part in sets.items()},
+        "code_pairs": {name: code_pairs(part, test.symbols[ours, ..., 0], size) for name, part in codes.items()},
+        "fid": None if missing else {name: fid(real, part, device) for name, part in sets.items()},
+        "fid_missing": missing,
+        "nearest_training_mse": {name: float(error.median()) for name, error in errors.items()},
+        "nearest_training_codes": {name: float(share.median()) for name, share in shared.items()},
+    }
