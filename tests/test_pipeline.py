@@ -28,6 +28,13 @@ experiment:
   data: {source: photos, image_size: 16, limit: 128}
   network: {width: 8, num_embeddings: 16}
   training: {steps: 20, batch_size: 16, learning_rate: 1e-3, device: cpu, log_every: 5, checkpoint_every: 6}
+  prior:
+    pixelcnn: {layers: 2, channels: 4, steps: 4}
+    transformer: {layers: 1, channels: 4, steps: 4}
+    reals: {layers: 1, channels: 4, steps: 4}
+    batch_size: 16
+    log_every: 2
+    samples: 16
 runs:
   vq-0: {variant: vq, bottleneck: vq, seed: 0}
   projected-0: {variant: projected, bottleneck: projected, seed: 0}
@@ -110,7 +117,8 @@ def test_repro_makes_models_results_and_report(copy):
     stages = copy.repro()
     runs = ["vq-0", "projected-0"]
     assert sorted(stages) == sorted(
-        ["notebooks", "prepare", "codecs", "report", *(f"{s}@{run}" for s in ("train", "evaluate") for run in runs)]
+        ["notebooks", "prepare", "codecs", "report",
+         *(f"{s}@{run}" for s in ("train", "evaluate", "prior") for run in runs)]
     )
     for run in runs:
         result = json.loads((copy.folder / f"results/smoke/{run}.json").read_text())
@@ -155,7 +163,7 @@ def test_mending_the_prose_of_a_training_notebook_trains_nothing(copy):
 
 def test_forced_rerun_leaves_the_lock_as_it_was(copy):
     lock = (copy.folder / "experiments/smoke/dvc.lock").read_bytes()
-    assert len(copy.repro("--force")) == 8
+    assert len(copy.repro("--force")) == 10
     assert (copy.folder / "experiments/smoke/dvc.lock").read_bytes() == lock
 
 
@@ -193,7 +201,7 @@ def test_a_new_variant_retrains_nothing_else(copy):
     params.write_text(params.read_text().replace("\nvariants:\n", "\nvariants:\n  rounding: {bottleneck: rounding}\n"))
     smoke = copy.folder / "experiments/smoke/params.yaml"
     smoke.write_text(smoke.read_text() + "  rounding-7: {variant: rounding, bottleneck: rounding, seed: 7}\n")
-    assert copy.repro() == ["train@rounding-7", "evaluate@rounding-7", "report"]
+    assert copy.repro() == ["train@rounding-7", "evaluate@rounding-7", "prior@rounding-7", "report"]
     assert kept.items() <= copy.files("runs/smoke/*/model.safetensors", "results/smoke/*").items()
     assert "`rounding`" in (copy.folder / "reports/smoke/README.md").read_text()
 
@@ -247,6 +255,7 @@ EXEMPT_OF = {
                           **{f"vqlib/{name}.py": "imported by runs, not used" for name in
                              ("bitstream", "distortion", "evaluation", "perceptual", "rate", "tables", "uniform")}},
     "evaluate": WEIGHTS | {"vqlib/data/__init__.py": "names"},
+    "prior": WEIGHTS | {"vqlib/data/__init__.py": "names"},
     "report": {"vqlib/reporting/__init__.py": "empty"},
     "codecs": {"vqlib/data/__init__.py": "names"},
 }  # fmt: skip
@@ -275,7 +284,13 @@ def imported_by(file: str, seen: set[str]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("stage", "notebook"),
-    [("train", "02_train"), ("evaluate", "03_evaluate"), ("report", "04_report"), ("prepare", "01_prepare")],
+    [
+        ("train", "02_train"),
+        ("evaluate", "03_evaluate"),
+        ("prior", "03_prior"),
+        ("report", "04_report"),
+        ("prepare", "01_prepare"),
+    ],
 )
 def test_a_stage_depends_on_all_that_it_imports(stage, notebook, tmp_path):
     script = tmp_path / "notebook.py"

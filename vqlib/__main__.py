@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from vqlib.errors import UserError
 from vqlib.files import in_one_line
@@ -23,12 +24,20 @@ def main(arguments: list[str] | None = None) -> int:
         ("train", "train one of its runs"),
         ("evaluate", "measure the weights that a run left"),
         ("codecs", "measure JPEG and WebP on its test images"),
+        ("prior", "train the prior of a run and measure it"),
+        ("sample", "draw new images from it and write them as a PNG"),
         ("report", "draw its report from results/"),
     ):
         described = commands.add_parser(command, help=does, description=does)
         described.add_argument("experiment")
-        if command in ("train", "evaluate"):
+        if command in ("train", "evaluate", "prior", "sample"):
             described.add_argument("run", help="<variant>-<seed>")
+        if command == "sample":
+            described.add_argument("--class", dest="class_name", help="name of a class; without it, of each in turn")
+            described.add_argument("--temperature", type=float, default=1.0, help="under 1: likelier, and more alike")
+            described.add_argument("--seed", type=int, default=0)
+            described.add_argument("--count", type=int, default=64)
+            described.add_argument("--to", type=Path, help="the PNG; <experiment>-<run>.png when it is not given")
     given = parser.parse_args(arguments)
     try:
         experiment = load_experiment(given.experiment)
@@ -45,6 +54,18 @@ def main(arguments: list[str] | None = None) -> int:
 
             with in_one_line(experiment.reports):
                 print(write_report(experiment.name))
+        elif given.command in ("prior", "sample"):
+            run = experiment.run(given.run)
+            if given.command == "prior":
+                from vqlib.priors.runs import train_prior_run
+
+                train_prior_run(experiment, run)
+            else:
+                from vqlib.priors.drawing import write_samples
+
+                target = given.to or Path(f"{experiment.name}-{run.name}.png")
+                print(write_samples(experiment, run, target, given.class_name, given.temperature, given.seed,
+                                    given.count))  # fmt: skip
         else:
             run = experiment.run(given.run)
             from vqlib import runs

@@ -318,8 +318,8 @@ def test_levels_of_a_quantizer_sum_to_one_and_agree_with_their_bits():
 def test_fine_levels_cost_the_density_and_the_bin():
     """Bits of a level go to -log2(density * step) as the step goes to 0."""
     quantizer = UniformQuantizer(torch.linspace(-4, 4, 1001), bits=12)
-    mean, std = torch.tensor([0.3, 1.1], dtype=torch.float64)
-    values = quantizer(torch.tensor([-1.0, 0.0, 2.5], dtype=torch.float64))
+    mean, std = torch.tensor([[[0.3]], [[1.1]]], dtype=torch.float64)
+    values = quantizer(torch.tensor([[-1.0, 0.0, 2.5]], dtype=torch.float64))
     bits = level_bits(quantizer.indices(values), mean, std, quantizer)
     nats = -gaussian_log_prob(values, mean, std)
     expected = nats / log(2) - log2(quantizer.step)

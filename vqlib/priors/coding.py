@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vqlib.priors.latents import Latents
 from vqlib.priors.model import PriorModel
-from vqlib.priors.reals import level_probabilities
+from vqlib.priors.reals import level_probabilities, ranges
 from vqlib.rate import UniformQuantizer
 
 PRECISION = 24  # bits of a table's whole numbers
@@ -57,11 +57,12 @@ def _walk(
         return torch.from_numpy(code(whole_numbers(probabilities)).astype(np.int64)).to(device)
 
     def choose_reals(mean: Tensor, std: Tensor, stored: Tensor) -> Tensor:
+        tables = level_probabilities(mean, std, quantizer)  # (B, R, levels)
         levels = torch.zeros(mean.shape, dtype=torch.int64, device=device)
         for channel in range(mean.shape[1] if stored.any() else 0):
-            tables = level_probabilities(mean[stored, channel], std[stored, channel], quantizer)
-            levels[stored, channel] = choose(tables)
-        return quantizer.low + quantizer.step * levels.double()
+            levels[stored, channel] = choose(tables[stored, channel])
+        low, step = ranges(quantizer, 1, mean)
+        return low + step * levels
 
     uniform = torch.full((count, prior.classes), 1 / prior.classes, dtype=torch.float64)
     labels = choose(uniform) if prior.classes > 1 else torch.zeros(count, dtype=torch.int64, device=device)

@@ -91,7 +91,7 @@ def describe_bits(
         reals = {
             "per_image": per_pixel * pixels,
             "levels": quantizer.levels,
-            "step": quantizer.step,
+            "step": float(torch.as_tensor(quantizer.step).mean()),
             "order0": order0_reals(train, test, quantizer),
             **real_bits(prior.reals, test, quantizer, device),
         }

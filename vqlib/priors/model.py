@@ -1,5 +1,6 @@
 """A run's prior: how it is built from parameters, kept in a file, and asked for new latents."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def load_prior(path: Path, run: Run, model: VQVAE, weights: str) -> tuple[PriorM
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["vqlib"])
         tensors = load_file(path)
-        if digest_of(save(tensors)) != description.pop("sha256"):
-            raise ValueError("other weights than those that were saved")
+        if description.pop("sha256") != digest_of(save(tensors) + json.dumps(description, sort_keys=True).encode()):
+            raise ValueError("other weights, or another description, than those that were saved")
         trained_as, reason = description["variant"]["name"], description["reason"]
         alphabets = tuple(description["alphabets"])
     except FileNotFoundError:
@@ -109,7 +110,12 @@ def load_prior(path: Path, run: Run, model: VQVAE, weights: str) -> tuple[PriorM
         raise DataError(f"{path}: the prior of other weights than those of {run.name} now; {again}")
     try:
         layout = Layout(alphabets, tuple(description["shape"]), description["reals"], description["by_row"])
-        prior = PriorModel(layout, description["classes"], Prior(**description["prior"]), description["chosen"])
+        build = functools.partial(PriorModel, layout, description["classes"], Prior(**description["prior"]))
+        with torch.device("meta"):  # shapes without memory: a forged description may claim any size
+            described = build().state_dict()
+        if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in described.items()}:
+            raise ValueError("other shapes than those of the prior it describes")
+        prior = build(chosen=description["chosen"])
         prior.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
                                for name, tensor in tensors.items()})  # fmt: skip
     except ALIEN as error:

@@ -166,23 +166,32 @@ def gaussian_log_prob(reals: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.where(there, -z.square() / 2 - std.log() - log(2 * pi) / 2, 0.0)
 
 
+def ranges(quantizer: UniformQuantizer, real_axis: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest level and the step of each real, along ``real_axis`` of ``like``; a quantizer may have one of all."""
+    shape = [1] * like.dim()
+    shape[real_axis] = -1
+    return tuple(torch.as_tensor(part, dtype=torch.float64, device=like.device).reshape(shape)
+                 for part in (quantizer.low, quantizer.step))  # fmt: skip
+
+
 def level_probabilities(mean: Tensor, std: Tensor, quantizer: UniformQuantizer) -> Tensor:
-    """Probability of each of a quantizer's levels under Gaussians, (..., levels) float64; each row sums to one.
+    """Probability of each of a quantizer's levels under Gaussians (B, R): (B, R, levels) float64, rows sum to one.
 
     A level stands for all that is nearest to it, the ends for all beyond them.
     """
-    edges = quantizer.low + quantizer.step * (torch.arange(1, quantizer.levels, dtype=torch.float64) - 0.5)
-    below = torch.special.ndtr((edges.to(mean.device) - mean.double().unsqueeze(-1)) / std.double().unsqueeze(-1))
+    low, step = (part.unsqueeze(-1) for part in ranges(quantizer, 1, mean))
+    edges = low + step * (torch.arange(1, quantizer.levels, dtype=torch.float64, device=mean.device) - 0.5)
+    below = torch.special.ndtr((edges - mean.double().unsqueeze(-1)) / std.double().unsqueeze(-1))
     ends = [torch.zeros_like(below[..., :1]), below, torch.ones_like(below[..., :1])]
     return (1 - BACKGROUND) * torch.cat(ends, dim=-1).diff(dim=-1) + BACKGROUND / quantizer.levels
 
 
 def level_bits(levels: Tensor, mean: Tensor, std: Tensor, quantizer: UniformQuantizer) -> Tensor:
-    """What each quantised real costs, ``-log2`` of its level's probability; the shape of ``levels`` (int64)."""
+    """What each quantised real costs, ``-log2`` of its level's probability; all (B, R, ...), ``levels`` int64."""
+    low, step = ranges(quantizer, 1, mean)
 
     def below(edge: Tensor, outside: Tensor, value: float) -> Tensor:
-        z = (quantizer.low + quantizer.step * edge - mean.double()) / std.double()
-        return torch.where(outside, value, torch.special.ndtr(z))
+        return torch.where(outside, value, torch.special.ndtr((low + step * edge - mean.double()) / std.double()))
 
     upper = below(levels + 0.5, levels == quantizer.levels - 1, 1.0)
     lower = below(levels - 0.5, levels == 0, 0.0)

@@ -1,38 +1,36 @@
 """The prior of a run, from its weights to files: what the notebook and the command line call."""
 
+import contextlib
 import csv
 import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vqlib import checkpoints, provenance
-from vqlib.data.reader import Split, open_split
-from vqlib.device import describe_hardware, make_deterministic, pick_device, pick_precision
-from vqlib.errors import DataError, ParameterError, StaleCodeError
+from vqlib.device import describe_hardware, pick_precision
+from vqlib.errors import DataError, StaleCodeError
 from vqlib.evaluation import spread
-from vqlib.files import digest_of, digest_of_files, exclusive, in_one_line, json_bytes, write_atomically
-from vqlib.model import VQVAE, load_model, save_model
+from vqlib.files import digest_of_files, exclusive, in_one_line, json_bytes, write_atomically
+from vqlib.model import save_model
 from vqlib.params import ROOT, Experiment, Run
 from vqlib.priors import coding
+from vqlib.priors.drawing import Opened, open_run, prior_file
 from vqlib.priors.evaluation import bits_of_images, describe_bits
-from vqlib.priors.latents import Latents, NoPriorError, compress_split, decode, layout_of
-from vqlib.priors.model import PriorModel, check_temperature, find_class, load_prior, make_prior
+from vqlib.priors.latents import Latents, NoPriorError, compress_split, layout_of
+from vqlib.priors.model import PriorModel, load_prior, make_prior
 from vqlib.priors.samples import compare, picture, png
 from vqlib.priors.training import train_prior
 from vqlib.progress import Progress
 from vqlib.rate import UniformQuantizer
 from vqlib.runs import rounded
 
-SPLITS = ("train", "validation", "test")
 HISTORY = ("part", "step", "split", "bits")
 CODED = 16  # test images that go through a real bitstream
-MOST = 1024  # images of one call of ``sample_images``
 # What decides a prior's weights, besides parameters, the run's own weights and the data.
 CODE = tuple(f"vqlib/priors/{name}.py" for name in
              ("__init__", "codes", "latents", "model", "pixelcnn", "reals", "training", "transformer"))  # fmt: skip
@@ -43,33 +41,6 @@ def code_digest() -> str:
 
 
 IMPORTED = code_digest()
-
-
-class Opened(NamedTuple):
-    """A trained run, ready for a prior."""
-
-    model: VQVAE
-    weights: str  # digest of the model's file
-    splits: dict[str, Split]
-    device: torch.device
-
-
-def open_run(experiment: Experiment, run: Run) -> Opened:
-    """Raises DataError: no model, or one that was trained as another variant or on other data than those now."""
-    file = experiment.run_folder(run) / "model.safetensors"
-    model, description = load_model(file)
-    splits = {name: open_split(experiment.prepared, name, experiment.data.image_size) for name in SPLITS}
-    digest = description["provenance"]["data"]
-    if (description["variant"], digest) != (run.variant.model_dump(), splits["test"].digest[: len(digest)]):
-        raise DataError(f"{file}: trained as another variant or on other data than there are now in params.yaml and "
-                        f"{experiment.prepared}; train the run again")  # fmt: skip
-    device = pick_device(experiment.training.device)
-    make_deterministic()
-    return Opened(model.to(device), digest_of(file.read_bytes()), splits, device)
-
-
-def prior_file(experiment: Experiment, run: Run) -> Path:
-    return experiment.run_folder(run) / "prior.safetensors"
 
 
 def train_prior_run(experiment: Experiment, run: Run) -> dict[str, Any]:
@@ -92,25 +63,35 @@ def train_prior_run(experiment: Experiment, run: Run) -> dict[str, Any]:
                 prior.reals.base.fit(latents["train"])
         except NoPriorError as reason:
             return _pass_over(experiment, run, opened, str(reason))
-        facts, states = _determinants(experiment, run, opened)
-        with exclusive(states, f"training the prior of {run.name}"):
-            history, least = _train_parts(experiment, run, prior, latents, opened.device, facts, states)
-            prior.chosen = min(least, key=least.get)
-            if code_digest() != IMPORTED:
-                raise StaleCodeError(f"{run.name}: vqlib/priors has changed since this process imported it, so no "
-                                     "prior is written; start again with the new code")  # fmt: skip
-            description = _describe(experiment, run, opened, None) | {
-                **layout._asdict(),
-                "classes": prior.classes,
-                "chosen": prior.chosen,
-            }
-            save_model(prior_file(experiment, run), prior.state_dict(), description)
-            prior, _ = load_prior(prior_file(experiment, run), run, opened.model, opened.weights)
-            result = _measure(experiment, run, opened, prior.to(opened.device), latents)
-            image = picture(opened.model, prior, latents["train"], opened.splits["train"], run.seed, opened.device)
-            _write(results, run, result, history, image)
+        states = _train(experiment, run, opened, prior, latents)
+        prior, description = load_prior(prior_file(experiment, run), run, opened.model, opened.weights)
+        result = _measure(experiment, run, opened, prior.to(opened.device), latents)
+        image = picture(opened.model, prior, latents["train"], opened.splits["train"], run.seed, opened.device)
+        _write(results, run, result, description["history"], image)
         checkpoints.forget(states)
     return result
+
+
+def _train(experiment: Experiment, run: Run, opened: Opened, prior: PriorModel, latents: dict[str, Latents]) -> Path:
+    """Leave the trained prior in its file; returns the folder of its checkpoints.
+
+    A file that was trained by the same code with the same parameters on the same weights and data is left as it is: its
+    key says so. A change of what is measured, or of a notebook's prose, trains nothing again.
+    """
+    facts, states = _determinants(experiment, run, opened)
+    with contextlib.suppress(DataError):
+        if load_prior(prior_file(experiment, run), run, opened.model, opened.weights)[1]["key"] == states.name:
+            return states
+    with exclusive(states, f"training the prior of {run.name}"):
+        history, least = _train_parts(experiment, run, prior, latents, opened.device, facts, states)
+        if code_digest() != IMPORTED:
+            raise StaleCodeError(f"{run.name}: vqlib/priors has changed since this process imported it, so no prior is "
+                                 "written; start again with the new code")  # fmt: skip
+        description = _describe(experiment, run, opened, None) | prior.layout._asdict() | {
+            "classes": prior.classes, "chosen": min(least, key=least.get), "key": states.name, "history": history,
+        }  # fmt: skip
+        save_model(prior_file(experiment, run), prior.state_dict(), description)
+    return states
 
 
 def _train_parts(
@@ -138,7 +119,7 @@ def _train_parts(
             shown.close()
         part.load_state_dict(trained.weights)
         part.eval()
-        history += [{"part": name, **row} for row in trained.history]
+        history += [{"part": name, **rounded(row)} for row in trained.history]
         if name in prior.codes:
             least[name] = min(row["bits"] for row in trained.history if row["split"] == "validation")
     return history, least
@@ -248,31 +229,8 @@ def _write(results: Path, run: Run, result: dict[str, Any], history: list[dict],
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rounded(row) for row in history)
+    writer.writerows(history)
     with in_one_line(results):
         write_atomically(results / f"{run.name}.prior.json", json_bytes(result))
         write_atomically(results / f"{run.name}.prior.csv", text.getvalue().encode())
         write_atomically(results / f"{run.name}.prior.png", image)
-
-
-def sample_images(
-    experiment: Experiment, run: Run, class_name: str | None = None, temperature: float = 1.0, seed: int = 0,
-    count: int = 64,
-) -> Tensor:  # fmt: skip
-    """New images (count, 3, H, W) in [-1, 1]: of one class, or of evenly many of each in turn when none is named.
-
-    Raises:
-        ParameterError: no such class, a temperature or count that makes no sense.
-        DataError: the run has no model or no prior, or they do not belong together.
-    """
-    check_temperature(temperature)
-    if not 1 <= count <= MOST:
-        raise ParameterError(f"count is {count}; it must be from 1 to {MOST:,}")
-    opened = open_run(experiment, run)
-    classes = opened.splits["train"].classes
-    label = None if class_name is None else find_class(class_name, classes)
-    prior, _ = load_prior(prior_file(experiment, run), run, opened.model, opened.weights)
-    labels = torch.arange(count) % len(classes) if label is None else torch.full((count,), label)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = prior.to(opened.device).sample(labels, count, temperature, generator)
-    return decode(opened.model, *drawn, prior.layout)
