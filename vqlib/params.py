@@ -76,6 +76,7 @@ class PriorNetwork(_Section):
 class Prior(_Section):
     """The priors of every run (vqlib/priors). The paper's is a pixelcnn of 15 layers and 64 channels."""
 
+    variants: list[str] | None = None  # those that get one; null for all
     pixelcnn: PriorNetwork = PriorNetwork(layers=15, channels=64, steps=39_100)
     transformer: PriorNetwork = PriorNetwork(layers=6, channels=128, steps=39_100)
     reals: PriorNetwork = PriorNetwork(layers=6, channels=64, steps=39_100)  # of gains, given the codes
@@ -180,6 +181,10 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
     entries = _mapping(content, "runs", file)
     experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
     variants = load_variants(root)
+    for variant in experiment.prior.variants or []:
+        if variant not in variants:
+            raise ParameterError(f"{file}: experiment.prior.variants: {variant!r} is no variant"
+                                 f"{nearest(variant, variants)}")  # fmt: skip
     runs = {run: _run(run, entry, variants, experiment, f"{file}: runs.{run}") for run, entry in entries.items()}
     return experiment.model_copy(update={"runs": runs})
 

@@ -1,6 +1,6 @@
 """What a prior is worth in bits, on the test split: its likelihood in float32 beside what numbers cost alone."""
 
-from math import log, log2, pi
+from math import ceil, log, log2, pi
 from typing import Any
 
 import torch
@@ -84,6 +84,7 @@ def describe_bits(
     positions = test.symbols[0, ..., 0].numel()
     label = log2(prior.classes) / pixels
     order0, under_prior = (sum(codes[name]) * positions / pixels for name in ("order0", prior.chosen))
+    nominal = positions * sum(ceil(log2(size)) for size in prior.layout.alphabets) / pixels
     rate = {"bpp_label": label, "bpp_codes_order0": order0, "bpp_codes_prior": under_prior}
     reals = None
     if test.reals is not None:
@@ -97,6 +98,8 @@ def describe_bits(
         }
         rate |= {"bpp_reals_order0": reals["order0"]["level_bits"] * per_pixel,
                  "bpp_reals_prior": reals["network"]["level_bits"] * per_pixel}  # fmt: skip
+        rate["bpp_nominal"] = log2(quantizer.levels) * per_pixel
+    rate["bpp_nominal"] = nominal + rate.get("bpp_nominal", 0.0)
     rate["bpp_order0"] = order0 + rate.get("bpp_reals_order0", 0.0)
     rate["bpp_prior"] = label + under_prior + rate.get("bpp_reals_prior", 0.0)
     rate["bits_per_dimension"] = rate["bpp_prior"] / 3

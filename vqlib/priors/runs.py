@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vqlib import checkpoints, provenance
@@ -55,6 +54,8 @@ def train_prior_run(experiment: Experiment, run: Run) -> dict[str, Any]:
     folder, results = experiment.run_folder(run), experiment.results
     with in_one_line(folder), exclusive(folder, f"training the prior of {run.name}"):
         try:
+            if experiment.prior.variants is not None and run.variant.name not in experiment.prior.variants:
+                raise NoPriorError("experiment.prior.variants does not name it")
             layout = layout_of(opened.model, opened.splits["train"], opened.device)
             latents = {name: compress_split(opened.model, split, layout, opened.device)
                        for name, split in opened.splits.items()}  # fmt: skip
@@ -220,7 +221,8 @@ def _measure(
 def _compare_exactly(sent: Latents, got: Latents, quantizer: UniformQuantizer | None) -> None:
     same = torch.equal(sent.symbols, got.symbols) and torch.equal(sent.labels, got.labels)
     if sent.reals is not None:
-        same = same and torch.equal(quantizer(sent.reals).nan_to_num(np.inf), got.reals.nan_to_num(np.inf))
+        same = same and torch.equal(torch.isnan(sent.reals), torch.isnan(got.reals))
+        same = same and torch.equal(quantizer.indices(sent.reals), quantizer.indices(got.reals))
     if not same:
         raise RuntimeError("a bitstream under the prior was not decoded back to what was encoded")
 

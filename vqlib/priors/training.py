@@ -44,8 +44,8 @@ def train_prior(
     """Train ``prior`` in place and return its best weights and its history.
 
     ``prior.nats(latents)`` gives a batch's negative log-likelihood and the number of positions or reals it is spread
-    over. Adam, its rate going to zero along a cosine. Every ``log_every`` steps comes a row of either split and a
-    checkpoint. ``batch_size`` is at most the number of training images.
+    over. Adam, its rate going to zero along a cosine. Every ``log_every`` steps and at the end come a row of either
+    split and a checkpoint. ``batch_size`` is at most the number of training images.
 
     Raises:
         DivergedError: the likelihood of training or validation is not finite.
@@ -85,9 +85,7 @@ def train_prior(
             if rows["validation"] < best_bits:
                 best_step, best_bits = done, rows["validation"]
                 best = {key: value.clone() for key, value in prior.state_dict().items()}
-            if done < budget.steps:
-                tensors = snapshot(prior, optimizer, best, since)
-                save(State(done, tensors, [history, best_step, best_bits]))
+            save(State(done, snapshot(prior, optimizer, best, since), [history, best_step, best_bits]))
 
     return Trained(best, best_step, history)
 

@@ -91,6 +91,6 @@ def priors(study: Study) -> Verdict:
 
 def prior_rate(prior: dict) -> tuple[float | None, float]:
     """Test bits per pixel under a prior over continuous latents, and nominally; None where all is discrete."""
-    if not prior.get("continuous"):
+    if not prior.get("reals"):
         return None, nan
-    return float(prior["bpp_prior"]), float(prior["bpp_nominal"])
+    return float(prior["rate"]["bpp_prior"]), float(prior["rate"]["bpp_nominal"])

@@ -1,0 +1,319 @@
+"""From a trained run to files and back: training resumes, files are checked, mistakes are one line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import NETWORK, make_experiment, make_run, make_split
+
+from vqlib import checkpoints
+from vqlib.errors import DataError, DivergedError, ParameterError
+from vqlib.evaluation import eval_mode
+from vqlib.model import make_model, save_model
+from vqlib.params import ROOT, Network, Prior, PriorNetwork
+from vqlib.priors import coding, drawing, runs
+from vqlib.priors.evaluation import bits_of_images, code_bits
+from vqlib.priors.latents import Latents, Layout, NoPriorError, compress_split, decode, find_layout, layout_of
+from vqlib.priors.model import load_prior, make_prior
+from vqlib.priors.training import train_prior
+from vqlib.rate import UniformQuantizer
+
+SMALL = PriorNetwork(layers=2, channels=4, steps=6, learning_rate=1e-2)
+PRIOR = Prior(pixelcnn=SMALL, transformer=SMALL, reals=SMALL, batch_size=8, log_every=2, samples=16)
+CPU = torch.device("cpu")
+CLASSES = ["n01", "n02", "n03"]
+
+
+def split(name: str, images: int = 48, seed: int = 0):
+    made = make_split(images, 16, seed, name)
+    labels = np.arange(images, dtype=np.int64) % len(CLASSES)
+    return type(made)(name, made.images, labels, CLASSES, "d" * 64)
+
+
+SPLITS = {name: split(name, seed=seed) for seed, name in enumerate(drawing.SPLITS)}
+
+
+def make(root, monkeypatch):
+    """An experiment with runs whose weights are those of the start, as if they had been trained."""
+    monkeypatch.setattr(drawing, "open_split", lambda folder, name, size: SPLITS[name])
+    (root / "vqlib").symlink_to(ROOT / "vqlib")
+    made = make_experiment(root=root).model_copy(update={"prior": PRIOR})
+    for variant in ("projected", "vq", "identity"):
+        write_model(made, make_run(variant))
+    return made
+
+
+def write_model(experiment, run, network: Network = NETWORK, seed: int = 0) -> None:
+    description = {"network": network.model_dump(), "variant": run.variant.model_dump(), "provenance": {"data": "dd"}}
+    file = experiment.run_folder(run) / "model.safetensors"
+    save_model(file, make_model(network, run.variant, seed).state_dict(), description)
+
+
+def result_files(experiment, run) -> list[bytes]:
+    files = [experiment.results / f"{run.name}.prior.{kind}" for kind in ("json", "csv", "png")]
+    return [file.read_bytes() for file in [*files, drawing.prior_file(experiment, run)]]
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    return make(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """With the prior of `projected`; tests leave it as it is."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = make(tmp_path_factory.mktemp("finished"), monkeypatch)
+        runs.train_prior_run(made, make_run("projected"))
+        yield made
+
+
+@pytest.fixture
+def trained(experiment):
+    """The same, to be changed."""
+    runs.train_prior_run(experiment, make_run("projected"))
+    return experiment
+
+
+def test_a_run_leaves_a_prior_and_its_numbers(finished):
+    run = make_run("projected")
+    result = json.loads((finished.results / f"{run.name}.prior.json").read_text())
+    positions = 16 / 16**2
+    rate = result["rate"]
+    assert rate["bpp_label"] == pytest.approx(np.log2(3) / 256, rel=1e-3)
+    assert rate["bpp_codes_prior"] == pytest.approx(sum(result["codes"][result["chosen"]]) * positions, rel=1e-3)
+    assert rate["bpp_reals_prior"] == pytest.approx(result["reals"]["network"]["level_bits"] * positions, rel=1e-3)
+    assert rate["bpp_prior"] == pytest.approx(
+        sum(rate[key] for key in ("bpp_label", "bpp_codes_prior", "bpp_reals_prior")), rel=1e-3
+    )
+    assert rate["bpp_nominal"] == pytest.approx((9 + 8) / 16, rel=1e-3)
+    assert 0 <= result["codes"]["order0"][0] <= 9
+    assert result["bitstream"]["bpp"] == pytest.approx(result["bitstream"]["bpp_prior"], abs=8 * 8 / 16 / 256)
+    assert Image.open(finished.results / f"{run.name}.prior.png").size == (8 * 16, 6 * 16)
+    rows = (finished.results / f"{run.name}.prior.csv").read_text().splitlines()
+    assert rows[0] == "part,step,split,bits"
+    assert len(rows) == 1 + 3 * 3 * 2  # parts, rows of each, splits
+    assert not list((finished.root / "checkpoints").glob("*/*/*.safetensors"))
+
+
+def test_the_same_again_is_the_same_and_trains_nothing(trained, monkeypatch):
+    run = make_run("projected")
+    before = result_files(trained, run)
+    monkeypatch.setattr(runs, "train_prior", None)  # would fail
+    runs.train_prior_run(trained, run)
+    assert result_files(trained, run) == before
+
+
+def test_other_parameters_train_anew(trained):
+    other = trained.model_copy(update={"prior": PRIOR.model_copy(update={"batch_size": 9})})
+    before = result_files(trained, make_run("projected"))
+    runs.train_prior_run(other, make_run("projected"))
+    assert result_files(other, make_run("projected"))[3] != before[3]
+
+
+@pytest.mark.parametrize("killed_at", [(0, 2), (1, 4), (2, 6)])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(experiment, killed_at, monkeypatch, tmp_path_factory):
+    """Killed after a checkpoint of the first, second or third network; what was finished before is not done again."""
+    run = make_run("projected")
+    runs.train_prior_run(experiment, run)
+    expected = result_files(experiment, run)
+    drawing.prior_file(experiment, run).unlink()
+    saved, save = [], checkpoints.save_state
+
+    def save_and_die(folder, state):
+        save(folder, state)
+        saved.append(folder.name)
+        if (len(set(saved)) - 1, state.step) == killed_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_state", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train_prior_run(experiment, run)
+    runs.train_prior_run(experiment, run)
+    assert result_files(experiment, run) == expected
+
+
+def test_a_variant_without_codes_is_passed_over_with_the_reason(experiment, capsys):
+    run = make_run("identity")
+    result = runs.train_prior_run(experiment, run)
+    assert "it has no codes" in result["reason"]
+    assert capsys.readouterr().err == f"identity-0 has no prior: {result['reason']}\n"
+    assert json.loads((experiment.results / "identity-0.prior.json").read_text())["reason"] == result["reason"]
+    with pytest.raises(DataError, match=r"^identity-0 has no prior: it has no codes"):
+        drawing.sample_images(experiment, run)
+
+
+def test_a_variant_that_is_not_to_have_one_is_passed_over(experiment):
+    chosen = experiment.model_copy(update={"prior": PRIOR.model_copy(update={"variants": ["vq"]})})
+    assert "does not name it" in runs.train_prior_run(chosen, make_run("projected"))["reason"]
+
+
+def test_codes_alone_have_no_gains(experiment):
+    result = runs.train_prior_run(experiment, make_run("vq"))
+    assert result["reals"] is None
+    assert result["rate"]["bpp_nominal"] == 9 / 16
+    assert set(result["parameters"]) == {"pixelcnn", "transformer"}
+
+
+def test_samples_follow_the_seed_and_the_class(finished):
+    run = make_run("projected")
+    one = drawing.sample_images(finished, run, "n02", 0.8, seed=3, count=5)
+    assert one.shape == (5, 3, 16, 16)
+    assert torch.equal(one, drawing.sample_images(finished, run, "n02", 0.8, seed=3, count=5))
+    assert not torch.equal(one, drawing.sample_images(finished, run, "n02", 0.8, seed=4, count=5))
+    assert not torch.equal(one, drawing.sample_images(finished, run, "n01", 0.8, seed=3, count=5))
+
+
+MISTAKES = {
+    "temperature 0": ({"temperature": 0.0}, ParameterError, "temperature is 0; it must be above 0 and at most 10"),
+    "temperature nan": ({"temperature": float("nan")}, ParameterError, "temperature is nan; it must be above 0"),
+    "class": ({"class_name": "n04"}, ParameterError, "class 'n04' is not one of the data; did you mean"),
+    "count": ({"count": 0}, ParameterError, "count is 0; it must be from 1 to 1,024"),
+}
+
+
+@pytest.mark.parametrize(("how", "kind", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_bad_requests_are_one_line(finished, how, kind, said):
+    with pytest.raises(kind) as caught:
+        drawing.sample_images(finished, make_run("projected"), **how)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prior_belongs_to_one_model(trained, tmp_path):
+    run, vq = make_run("projected"), make_run("vq")
+    file = drawing.prior_file(trained, run)
+    with pytest.raises(DataError, match=r"no such prior; the stage prior makes it: .*python -m vqlib prior"):
+        drawing.sample_images(trained, vq)
+    drawing.prior_file(trained, vq).write_bytes(file.read_bytes())
+    with pytest.raises(DataError, match="a prior of the variant 'projected', not of 'vq'"):
+        drawing.sample_images(trained, vq)
+    write_model(trained, run, seed=1)
+    with pytest.raises(DataError, match="the prior of other weights than those of projected-0 now"):
+        drawing.sample_images(trained, run)
+    write_model(trained, run, NETWORK.model_copy(update={"num_embeddings": 256}))
+    with pytest.raises(DataError, match="a prior of 512 codes, but the model has 256"):
+        drawing.sample_images(trained, run)
+
+
+@pytest.mark.parametrize("at", [40, -40])
+def test_a_damaged_prior_is_found(trained, at):
+    file = drawing.prior_file(trained, make_run("projected"))
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="not a prior of this project, or damaged"):
+        drawing.sample_images(trained, make_run("projected"))
+
+
+def test_training_lowers_the_bits_towards_the_entropy_of_a_known_source():
+    """Codes that repeat their left neighbour with probability 0.9: the model finds it, order 0 cannot."""
+    draw = np.random.default_rng(0)
+    codes = draw.integers(0, 4, (400, 4, 4))
+    for column in range(1, 4):
+        same = draw.random((400, 4)) < 0.9
+        codes[:, :, column][same] = codes[:, :, column - 1][same]
+    latents = Latents(torch.from_numpy(codes)[..., None], None, torch.zeros(400, dtype=torch.int64))
+    budget = PriorNetwork(layers=2, channels=16, steps=100, learning_rate=2e-2)
+    params = Prior(pixelcnn=budget, transformer=budget, reals=budget)
+    prior = make_prior(Layout((4,), (4, 4), 0, False), 1, params, 0)
+    stays = 0.9 + 0.1 / 4
+    later = -(stays * np.log2(stays) + (1 - stays) * np.log2((1 - stays) / 3))
+    entropy = (2 + 3 * later) / 4  # of a position of a row
+    for part in prior.codes.values():
+        trained = train_prior(part, latents.at(slice(0, 300)), latents.at(slice(300, 400)), budget, 32, 50, 0, CPU,
+                              torch.float32)  # fmt: skip
+        part.load_state_dict(trained.weights)
+        assert entropy - 0.1 < code_bits(part, latents.at(slice(300, 400)), CPU)[0] < entropy + 0.15
+
+
+def test_a_likelihood_that_is_not_finite_stops_the_training():
+    latents = Latents(torch.zeros(8, 2, 2, 1, dtype=torch.int64), torch.full((8, 1, 2, 2), torch.inf), torch.zeros(8))
+    prior = make_prior(Layout((2,), (2, 2), 1, False), 1, PRIOR, 0)
+    with pytest.raises(DivergedError, match=r"not finite at step 2 of 6; its learning_rate is 0.01"):
+        train_prior(prior.reals, latents, latents, SMALL, 4, 2, 0, CPU, torch.float32)
+
+
+@pytest.mark.parametrize("variant", ["vq", "projected", "projected_rows"])
+def test_a_bitstream_gives_back_what_was_encoded_at_the_length_that_was_told(variant):
+    """With the weights of the start, whose tables are no uniform ones, and latents that do not fit them at all."""
+    model = make_model(NETWORK, make_run(variant).variant)
+    with eval_mode(model):
+        layout = layout_of(model, SPLITS["test"], CPU)
+        latents = compress_split(model, SPLITS["test"], layout, CPU).at(slice(0, 12))
+    prior = make_prior(layout, len(CLASSES), PRIOR, 0).eval()
+    quantizer = None
+    if latents.reals is not None:
+        prior.reals.base.fit(latents)
+        quantizer = UniformQuantizer(latents.reals, bits=5)
+    words = coding.encode(prior, latents, quantizer)
+    got = coding.decode(prior, words, len(latents), quantizer)
+    assert torch.equal(got.symbols, latents.symbols)
+    assert torch.equal(got.labels, latents.labels)
+    assert quantizer is None or torch.equal(quantizer.indices(got.reals), quantizer.indices(latents.reals))
+    assert quantizer is None or torch.allclose(got.reals, quantizer(latents.reals), rtol=1e-6)
+    told = float(bits_of_images(prior, latents, quantizer, CPU).sum())
+    assert told - 8 < 8 * words.nbytes < told * 1.002 + 64
+
+
+def test_a_position_without_reals_costs_nothing_in_a_bitstream():
+    layout = Layout((4,), (2, 3), 2, False)
+    symbols = torch.randint(4, (6, 2, 3, 1), generator=torch.Generator().manual_seed(0))
+    reals = torch.randn(6, 2, 2, 3, generator=torch.Generator().manual_seed(1))
+    reals = torch.where((symbols[..., 0] < 2)[:, None], torch.nan, reals)
+    latents = Latents(symbols, reals, torch.arange(6) % 3)
+    prior = make_prior(layout, 3, PRIOR, 0).eval()
+    prior.reals.base.fit(latents)
+    assert prior.reals.base.stored.tolist() == [False, False, True, True]
+    quantizer = UniformQuantizer(reals, bits=8)
+    words = coding.encode(prior, latents, quantizer)
+    got = coding.decode(prior, words, 6, quantizer)
+    assert torch.equal(torch.isnan(got.reals), torch.isnan(reals))
+    assert torch.allclose(got.reals, quantizer(reals), rtol=1e-6, equal_nan=True)
+    told = float(bits_of_images(prior, latents, quantizer, CPU).sum())
+    assert told - 8 < 8 * words.nbytes < told * 1.01 + 64
+
+
+def test_latents_come_back_as_the_decoder_saw_them():
+    for variant in ("vq", "projected", "projected_rows"):
+        model = make_model(NETWORK, make_run(variant).variant)
+        with eval_mode(model), torch.no_grad():
+            layout = layout_of(model, SPLITS["test"], CPU)
+            latents = compress_split(model, SPLITS["test"], layout, CPU)
+            x = torch.from_numpy(SPLITS["test"].images.copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+            expected = model(x).reconstruction
+            assert torch.equal(decode(model, latents.symbols, latents.reals, layout), expected)
+
+
+def test_layouts_that_have_a_prior_and_the_reasons_of_those_that_have_none():
+    codes = torch.zeros(2, 3, 4, dtype=torch.int64)
+    assert find_layout(codes, None, (5,)) == Layout((5,), (3, 4), 0, False)
+    assert find_layout(codes, torch.zeros(2, 3, 4), (5,)) == Layout((5,), (3, 4), 1, False)
+    assert find_layout(codes, torch.zeros(2, 7, 3, 4), (5,)) == Layout((5,), (3, 4), 7, False)
+    assert find_layout(codes, torch.zeros(2, 7, 3), (5,)) == Layout((5,), (3, 4), 7, True)
+    assert find_layout(codes[..., None].expand(-1, -1, -1, 2), None, (5, 6)).alphabets == (5, 6)
+    with pytest.raises(NoPriorError, match="no codes"):
+        find_layout(None, torch.zeros(2, 7, 3, 4), ())
+    with pytest.raises(NoPriorError, match="5 x 9 of an image, belong neither to positions nor to rows"):
+        find_layout(codes, torch.zeros(2, 5, 9), (5,))
+
+
+def test_a_mask_that_does_not_follow_from_the_codes_has_no_prior():
+    layout = Layout((2,), (1, 2), 1, False)
+    reals = torch.tensor([[[[1.0, torch.nan]]]])
+    prior = make_prior(layout, 1, PRIOR, 0)
+    with pytest.raises(NoPriorError, match="does not follow from its code"):
+        prior.reals.base.fit(Latents(torch.zeros(1, 1, 2, 1, dtype=torch.int64), reals, torch.zeros(1)))
+
+
+def test_weights_of_the_start_follow_the_seed(finished):
+    run = make_run("projected")
+    opened = drawing.open_run(finished, run)
+    loaded, _ = load_prior(drawing.prior_file(finished, run), run, opened.model, opened.weights)
+    first, same, other = (make_prior(loaded.layout, 3, PRIOR, seed).state_dict() for seed in (0, 0, 1))
+    key = "codes.transformer.network.first"
+    assert torch.equal(first[key], same[key])
+    assert not torch.equal(first[key], other[key])
