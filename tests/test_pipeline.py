@@ -117,8 +117,13 @@ def test_repro_makes_models_results_and_report(copy):
     stages = copy.repro()
     runs = ["vq-0", "projected-0"]
     assert sorted(stages) == sorted(
-        ["notebooks", "prepare", "codecs", "report",
-         *(f"{s}@{run}" for s in ("train", "evaluate", "prior") for run in runs)]
+        [
+            "notebooks",
+            "prepare",
+            "codecs",
+            "report",
+            *(f"{s}@{run}" for s in ("train", "evaluate", "prior") for run in runs),
+        ]
     )
     for run in runs:
         result = json.loads((copy.folder / f"results/smoke/{run}.json").read_text())

@@ -49,7 +49,7 @@ class Perceptual:
                 self.reasons[name] = (f"its network's weights are not on this machine: {file} is looked for in the "
                                       "folder that VQLIB_WEIGHTS names, else in torch.hub's")  # fmt: skip
             else:
-                self.metrics[name] = _built(name, path).to(device).eval()
+                self.metrics[name] = built(name, path).to(device).eval()
 
     @torch.no_grad()
     def add(self, x: Tensor, y: Tensor) -> None:
@@ -73,7 +73,7 @@ class Perceptual:
         return values, reasons
 
 
-def _built(name: str, path: Path) -> nn.Module:
+def built(name: str, path: Path) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):  # networks draw weights before they read them
             return BUILDERS[name](path)

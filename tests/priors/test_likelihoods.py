@@ -11,7 +11,7 @@ from vqlib.priors.codes import CodePrior, draw
 from vqlib.priors.latents import Latents, Layout
 from vqlib.priors.reals import CodeGaussians, RealPrior, gaussian_log_prob, level_bits, level_probabilities
 from vqlib.priors.uncached import Uncached
-from vqlib.rate import UniformQuantizer
+from vqlib.uniform import UniformQuantizer
 
 NETWORKS = ("pixelcnn", "transformer")
 CLASSES = 3
@@ -255,7 +255,7 @@ def test_cached_sampling_of_reals_draws_what_whole_passes_draw(network, layout):
 def test_nothing_is_asked_of_positions_that_store_nothing():
     layout = LAYOUTS["vectors"]
     prior = real_prior("pixelcnn", layout)
-    prior.base.stored[:2] = False
+    prior.base.stored[:4] = False  # of the codes 0 and 1, with either second symbol
     symbols, labels = random_symbols(3, layout), torch.tensor([0, 1, 2])
     drawn = prior.sample(symbols, labels, 1.0, torch.Generator().manual_seed(0))
     hidden = (symbols[..., 0] < 2)[:, None].expand_as(drawn)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from vqlib.priors import fid as fid_module
+from vqlib.errors import DataError
+from vqlib.perceptual import WEIGHTS
 from vqlib.priors.fid import fid, what_is_missing
 from vqlib.priors.latents import Latents, Layout
 from vqlib.priors.measures import code_pairs, most_shared_codes, nearest_images, sliced_wasserstein
@@ -99,10 +100,12 @@ def test_fid_of_known_gaussians():
 
 
 def test_without_the_weights_fid_says_what_is_missing_and_where_it_belongs(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("VQLIB_WEIGHTS", str(tmp_path))
     line = what_is_missing()
-    assert fid_module.WEIGHTS in line and "$TORCH_HOME/hub/checkpoints" in line and "\n" not in line
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / fid_module.WEIGHTS).write_bytes(b"half of it")
-    assert "is damaged" in what_is_missing()
+    assert WEIGHTS["rfid"] in line
+    assert "VQLIB_WEIGHTS" in line
+    assert "\n" not in line
+    (tmp_path / WEIGHTS["rfid"]).write_bytes(b"half of it")
+    assert what_is_missing() is None
+    with pytest.raises(DataError, match="not the weights for rfid, or damaged"):
+        fid(images(2, 0), images(2, 1), torch.device("cpu"))

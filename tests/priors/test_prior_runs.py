@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import NETWORK, make_experiment, make_run, make_split
+from support import NETWORK, VARIANTS, make_experiment, make_run, make_split
 
 from vqlib import checkpoints
 from vqlib.errors import DataError, DivergedError, ParameterError
@@ -14,11 +14,12 @@ from vqlib.evaluation import eval_mode
 from vqlib.model import make_model, save_model
 from vqlib.params import ROOT, Network, Prior, PriorNetwork
 from vqlib.priors import coding, drawing, runs
-from vqlib.priors.evaluation import bits_of_images, code_bits
+from vqlib.priors.evaluation import bits_of_images, code_bits, describe_bits, quantizer_of
 from vqlib.priors.latents import Latents, Layout, NoPriorError, compress_split, decode, find_layout, layout_of
 from vqlib.priors.model import load_prior, make_prior
+from vqlib.priors.naive import naive_sample
 from vqlib.priors.training import train_prior
-from vqlib.rate import UniformQuantizer
+from vqlib.uniform import UniformQuantizer
 
 SMALL = PriorNetwork(layers=2, channels=4, steps=6, learning_rate=1e-2)
 PRIOR = Prior(pixelcnn=SMALL, transformer=SMALL, reals=SMALL, batch_size=8, log_every=2, samples=16)
@@ -277,15 +278,32 @@ def test_a_position_without_reals_costs_nothing_in_a_bitstream():
     assert told - 8 < 8 * words.nbytes < told * 1.01 + 64
 
 
-def test_latents_come_back_as_the_decoder_saw_them():
-    for variant in ("vq", "projected", "projected_rows"):
-        model = make_model(NETWORK, make_run(variant).variant)
-        with eval_mode(model), torch.no_grad():
-            layout = layout_of(model, SPLITS["test"], CPU)
-            latents = compress_split(model, SPLITS["test"], layout, CPU)
-            x = torch.from_numpy(SPLITS["test"].images.copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-            expected = model(x).reconstruction
-            assert torch.equal(decode(model, latents.symbols, latents.reals, layout), expected)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_latents_of_every_variant_come_back_as_the_decoder_saw_them(variant):
+    model = make_model(NETWORK, make_run(variant).variant)
+    with eval_mode(model), torch.no_grad():
+        if not model.bottleneck.alphabets:
+            with pytest.raises(NoPriorError, match="no codes"):
+                layout_of(model, SPLITS["test"], CPU)
+            return
+        layout = layout_of(model, SPLITS["test"], CPU)
+        latents = compress_split(model, SPLITS["test"], layout, CPU)
+        x = torch.from_numpy(SPLITS["test"].images.copy()).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        expected = model(x).reconstruction
+        assert torch.equal(decode(model, latents.symbols, latents.reals, layout), expected)
+        assert latents.symbols.shape[1:] == (4, 4, len(model.bottleneck.alphabets))
+        if latents.reals is not None:
+            assert latents.reals.shape[1:] == (layout.reals, *layout.grid)
+            assert layout.by_row == variant.startswith("projected_rows")
+
+
+def test_a_second_symbol_may_tell_what_is_stored():
+    layout = Layout((3, 2), (1, 4), 1, False)
+    symbols = torch.tensor([[[[0, 0], [0, 1], [2, 1], [1, 0]]]])
+    reals = torch.tensor([[[[torch.nan, 1.0, 2.0, torch.nan]]]])
+    base = make_prior(layout, 1, PRIOR, 0).reals.base
+    base.fit(Latents(symbols, reals, torch.zeros(1)))
+    assert base.stored[base.all_symbols(symbols)].tolist() == [[[False, True, True, False]]]
 
 
 def test_layouts_that_have_a_prior_and_the_reasons_of_those_that_have_none():
@@ -301,11 +319,27 @@ def test_layouts_that_have_a_prior_and_the_reasons_of_those_that_have_none():
         find_layout(codes, torch.zeros(2, 5, 9), (5,))
 
 
+def test_numbers_that_no_training_image_stores_cost_nothing():
+    """As of a frequency variant whose codes in use are all frequent."""
+    layout = Layout((3,), (2, 2), 2, False)
+    symbols = torch.zeros(4, 2, 2, 1, dtype=torch.int64)
+    latents = Latents(symbols, torch.full((4, 2, 2, 2), torch.nan), torch.zeros(4, dtype=torch.int64))
+    prior = make_prior(layout, 1, PRIOR, 0).eval()
+    prior.reals.base.fit(latents)
+    quantizer = quantizer_of(latents)
+    described = describe_bits(prior, latents, latents, quantizer, 64, CPU)
+    assert described["reals"] is None
+    assert described["rate"]["bpp_prior"] == described["rate"]["bpp_codes_prior"]
+    assert naive_sample(latents, 3, torch.Generator().manual_seed(0))[1].isnan().all()
+    words = coding.encode(prior, latents, quantizer)
+    assert torch.equal(coding.decode(prior, words, 4, quantizer).symbols, symbols)
+
+
 def test_a_mask_that_does_not_follow_from_the_codes_has_no_prior():
     layout = Layout((2,), (1, 2), 1, False)
     reals = torch.tensor([[[[1.0, torch.nan]]]])
     prior = make_prior(layout, 1, PRIOR, 0)
-    with pytest.raises(NoPriorError, match="does not follow from its code"):
+    with pytest.raises(NoPriorError, match="does not follow from its symbols"):
         prior.reals.base.fit(Latents(torch.zeros(1, 1, 2, 1, dtype=torch.int64), reals, torch.zeros(1)))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from vqlib.priors.latents import Latents
 from vqlib.priors.model import PriorModel
 from vqlib.priors.reals import level_probabilities, ranges
-from vqlib.rate import UniformQuantizer
+from vqlib.uniform import UniformQuantizer
 
 PRECISION = 24  # bits of a table's whole numbers
 FAMILY = constriction.stream.model.Categorical(perfect=False)

@@ -6,12 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqlib.evaluation import RANGE_IMAGES, spread
 from vqlib.priors.codes import CodePrior
 from vqlib.priors.latents import Latents
 from vqlib.priors.model import PriorModel
 from vqlib.priors.naive import order0_bits
 from vqlib.priors.reals import RealPrior, gaussian_log_prob, level_bits
-from vqlib.rate import UniformQuantizer
+from vqlib.rate import GAIN_BITS
+from vqlib.uniform import UniformQuantizer
+
+
+def quantizer_of(train: Latents) -> UniformQuantizer | None:
+    """The one with which ``vqlib.evaluation`` rounds: from the same images, one range for gains, else one per real."""
+    if train.reals is None:
+        return None
+    values = train.reals[spread(len(train), RANGE_IMAGES)]
+    return UniformQuantizer(values, GAIN_BITS, None if values.shape[1] == 1 else 1)
 
 
 @torch.no_grad()
@@ -87,7 +97,7 @@ def describe_bits(
     nominal = positions * sum(ceil(log2(size)) for size in prior.layout.alphabets) / pixels
     rate = {"bpp_label": label, "bpp_codes_order0": order0, "bpp_codes_prior": under_prior}
     reals = None
-    if test.reals is not None:
+    if train.has_reals and test.has_reals:
         per_pixel = int((~torch.isnan(test.reals)).sum()) / len(test) / pixels
         reals = {
             "per_image": per_pixel * pixels,

@@ -19,6 +19,11 @@ class Latents(NamedTuple):
     def __len__(self) -> int:
         return len(self.symbols)
 
+    @property
+    def has_reals(self) -> bool:
+        """Whether any number is stored at all: where none is, ``reals`` may hold NaN alone."""
+        return self.reals is not None and not bool(torch.isnan(self.reals).all())
+
     def at(self, chosen: Tensor | slice, device: torch.device | None = None) -> "Latents":
         return Latents(*(None if part is None else part[chosen].to(device) for part in self))
 
@@ -47,8 +52,6 @@ class NoPriorError(Exception):
 
 def find_layout(indices: Tensor | None, continuous: Tensor | None, alphabets: tuple[int, ...]) -> Layout:
     """How what ``compress`` returns of a batch is laid out. One gain per position, reals per channel, or per row.
-
-    Where R = h = w, numbers (B, h, w) are taken for gains.
 
     Raises:
         NoPriorError: there are no codes, or the reals belong neither to positions nor to rows.
@@ -89,9 +92,12 @@ def take_back(symbols: Tensor, reals: Tensor | None, layout: Layout) -> tuple[Te
 
 @torch.no_grad()
 def layout_of(model: VQVAE, split: Split, device: torch.device) -> Layout:
-    """Raises NoPriorError; see ``find_layout``."""
-    first = Images(split, device).batch(torch.arange(min(2, len(split.images))))
-    return find_layout(*model.bottleneck.compress(model.encode(first)), model.bottleneck.alphabets)
+    """Raises NoPriorError; see ``find_layout``. A probe of no two equal axes tells which of them numbers belong to."""
+    z_e = model.encode(Images(split, device).batch(torch.arange(1)))
+    height, width = [size for size in (2, 3, 5) if size != z_e.shape[1]][:2]
+    probe = z_e.new_zeros(1, z_e.shape[1], height, width)
+    found = find_layout(*model.bottleneck.compress(probe), model.bottleneck.alphabets)
+    return found._replace(shape=tuple(z_e.shape[2:]))
 
 
 @torch.no_grad()

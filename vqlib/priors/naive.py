@@ -20,6 +20,7 @@ def naive_sample(train: Latents, count: int, generator: torch.Generator) -> tupl
     for channel in range(train.reals.shape[1]):
         values = train.reals[:, channel].flatten()
         values = values[~torch.isnan(values)]
+        values = values if len(values) else torch.full((1,), torch.nan)
         drawn = torch.randint(len(values), (count, *train.reals.shape[2:]), generator=generator)
         columns.append(values[drawn])
     return symbols, torch.stack(columns, dim=1)

@@ -6,7 +6,7 @@ several reals at a position their Gaussian is diagonal.
 """
 
 from collections.abc import Callable
-from math import log, pi
+from math import log, pi, prod
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vqlib.priors.codes import CodePrior
 from vqlib.priors.latents import Latents, Layout, NoPriorError
-from vqlib.rate import UniformQuantizer
+from vqlib.uniform import UniformQuantizer
 
 ChooseReals = Callable[[Tensor, Tensor, Tensor], Tensor]  # mean, std (B, R) float64, stored (B,) -> reals (B, R)
 SHRINKAGE = 2.0  # a code's Gaussian counts the overall one as this many observations
@@ -27,43 +27,56 @@ class CodeGaussians(nn.Module):
 
     def __init__(self, layout: Layout):
         super().__init__()
-        self.by_row = layout.by_row
+        self.by_row, self.alphabets = layout.by_row, layout.alphabets
         codes = 1 if layout.by_row else layout.alphabets[0]
         self.register_buffer("mean", torch.zeros(codes, layout.reals))
         self.register_buffer("std", torch.ones(codes, layout.reals))
-        self.register_buffer("stored", torch.ones(codes, dtype=torch.bool))  # whether reals come with this code
+        # whether reals come with these symbols of a position: the code alone may tell, or a second symbol
+        self.register_buffer("stored", torch.ones(1 if layout.by_row else prod(layout.alphabets), dtype=torch.bool))
 
     def rows(self, symbols: Tensor) -> Tensor:
         """(B, h, w, Q) -> the row of the tables for every place of the reals' grid, (B, h, w) or (B, h, 1)."""
         return torch.zeros_like(symbols[:, :, :1, 0]) if self.by_row else symbols[..., 0]
 
+    def all_symbols(self, symbols: Tensor) -> Tensor:
+        """The row of ``stored``, like ``rows``."""
+        if self.by_row:
+            return self.rows(symbols)
+        joined = symbols[..., 0]
+        for q, size in enumerate(self.alphabets[1:], start=1):
+            joined = joined * size + symbols[..., q]
+        return joined
+
     def fit(self, latents: Latents, batch_size: int = 1000) -> None:
         """Means and spreads of training latents, drawn towards the overall ones.
 
         Raises:
-            NoPriorError: whether a position stores reals does not follow from its code.
+            NoPriorError: whether a position stores reals does not follow from its symbols.
         """
         codes, reals = self.mean.shape
-        total, stored = (torch.zeros(codes, dtype=torch.float64) for _ in range(2))
+        count, told = torch.zeros(codes, dtype=torch.float64), len(self.stored)
+        seen, stored = (torch.zeros(told, dtype=torch.float64) for _ in range(2))
         sums, squares = (torch.zeros(codes, reals, dtype=torch.float64) for _ in range(2))
         for part in latents.in_order(batch_size, torch.device("cpu")):
             rows = self.rows(part.symbols).flatten()
             values = part.reals.permute(0, 2, 3, 1).flatten(0, 2).double()  # (positions, R)
             there = ~torch.isnan(values).any(dim=1)
-            total += torch.bincount(rows, minlength=codes)
-            stored += torch.bincount(rows[there], minlength=codes)
+            joined = self.all_symbols(part.symbols).flatten()
+            seen += torch.bincount(joined, minlength=told)
+            stored += torch.bincount(joined[there], minlength=told)
+            count += torch.bincount(rows[there], minlength=codes)
             sums.index_add_(0, rows[there], values[there])
             squares.index_add_(0, rows[there], values[there].square())
-        if ((stored != 0) & (stored != total)).any():
-            raise NoPriorError("whether a position stores real numbers does not follow from its code")
-        mean = sums.sum(dim=0) / stored.sum().clamp(min=1)
-        variance = (squares.sum(dim=0) / stored.sum().clamp(min=1) - mean.square()).clamp(min=1e-12)
-        weight = (stored + SHRINKAGE)[:, None]
+        if ((stored != 0) & (stored != seen)).any():
+            raise NoPriorError("whether a position stores real numbers does not follow from its symbols")
+        mean = sums.sum(dim=0) / count.sum().clamp(min=1)
+        variance = (squares.sum(dim=0) / count.sum().clamp(min=1) - mean.square()).clamp(min=1e-12)
+        weight = (count + SHRINKAGE)[:, None]
         means = (sums + SHRINKAGE * mean) / weight
         variances = (squares + SHRINKAGE * (variance + mean.square())) / weight - means.square()
         self.mean.copy_(means)
         self.std.copy_(variances.clamp(min=0).sqrt().maximum(LEAST_SPREAD * variance.sqrt()))
-        self.stored.copy_((stored > 0) | (total == 0))
+        self.stored.copy_((stored > 0) | (seen == 0))
 
     def forward(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation at every place, (B, R, h, w) or (B, R, h, 1) each."""
@@ -135,7 +148,7 @@ class RealPrior(nn.Module):
         What it says of images that store none there, which their codes tell, is not looked at: NaN stands there.
         """
         base_mean, base_std = (part.flatten(2).transpose(1, 2) for part in self.base(symbols))  # (B, T, R)
-        stored = self.base.stored[self.base.rows(symbols)].flatten(1)  # (B, T)
+        stored = self.base.stored[self.base.all_symbols(symbols)].flatten(1)  # (B, T)
         condition = self.condition(symbols, labels)
         given = condition.flatten(2).transpose(1, 2)
         state = self.network.start(condition, condition)

@@ -14,19 +14,18 @@ from vqlib import checkpoints, provenance
 from vqlib.device import describe_hardware, pick_precision
 from vqlib.errors import DataError, StaleCodeError
 from vqlib.evaluation import spread
-from vqlib.files import digest_of_files, exclusive, in_one_line, json_bytes, write_atomically
+from vqlib.files import digest_of_files, exclusive, in_one_line, json_bytes, rounded, write_atomically
 from vqlib.model import save_model
 from vqlib.params import ROOT, Experiment, Run
 from vqlib.priors import coding
 from vqlib.priors.drawing import Opened, open_run, prior_file
-from vqlib.priors.evaluation import bits_of_images, describe_bits
+from vqlib.priors.evaluation import bits_of_images, describe_bits, quantizer_of
 from vqlib.priors.latents import Latents, NoPriorError, compress_split, layout_of
 from vqlib.priors.model import PriorModel, load_prior, make_prior
 from vqlib.priors.samples import compare, picture, png
 from vqlib.priors.training import train_prior
 from vqlib.progress import Progress
-from vqlib.rate import UniformQuantizer
-from vqlib.runs import rounded
+from vqlib.uniform import UniformQuantizer
 
 HISTORY = ("part", "step", "split", "bits")
 CODED = 16  # test images that go through a real bitstream
@@ -101,7 +100,7 @@ def _train_parts(
 ) -> tuple[list[dict], dict[str, float]]:  # fmt: skip
     """Train every network in turn; its best weights stay in ``prior``. Returns the history and, of each network of the
     codes, the least bits on validation."""
-    parts = dict(prior.codes.items()) | ({"reals": prior.reals} if prior.reals is not None else {})
+    parts = dict(prior.codes.items()) | ({"reals": prior.reals} if latents["train"].has_reals else {})
     history, least = [], {}
     for name, part in parts.items():
         budget = getattr(experiment.prior, name)
@@ -197,7 +196,7 @@ def _measure(
 ) -> dict[str, Any]:
     """The whole result of a run that has a prior."""
     test, pixels = latents["test"], experiment.data.image_size**2
-    quantizer = None if test.reals is None else UniformQuantizer(latents["train"].reals)
+    quantizer = quantizer_of(latents["train"])
     few = test.at(spread(len(test), CODED))
     words = coding.encode(prior, few, quantizer)
     _compare_exactly(few, coding.decode(prior, words, len(few), quantizer), quantizer)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vqlib.batches import Images
 from vqlib.data.reader import Split
-from vqlib.evaluation import spread, to_8_bits
+from vqlib.distortion import to_8_bits
+from vqlib.evaluation import spread
 from vqlib.model import VQVAE
 from vqlib.priors.fid import fid, what_is_missing
 from vqlib.priors.latents import Latents, decode
