@@ -80,7 +80,7 @@ def _train(experiment: Experiment, run: Run, opened: Opened, prior: PriorModel, 
     """
     facts, states = _determinants(experiment, run, opened)
     with contextlib.suppress(DataError):
-        if load_prior(prior_file(experiment, run), run, opened.model, opened.weights)[1]["key"] == states.name:
+        if load_prior(prior_file(experiment, run), run, opened.model, opened.weights)[1].get("key") == states.name:
             return states
     with exclusive(states, f"training the prior of {run.name}"):
         history, least = _train_parts(experiment, run, prior, latents, opened.device, facts, states)

@@ -4,6 +4,7 @@ import pandas as pd
 
 from vqlib.reporting import figures, paper
 from vqlib.reporting.exhibit import Exhibit, provenance
+from vqlib.reporting.prior_exhibits import prior_exhibits
 from vqlib.reporting.results import Results
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, Table, number, plain
@@ -209,7 +210,7 @@ def all_exhibits(results: Results) -> dict[str, Exhibit]:
         setting,
     )
     labelled: dict[str, Exhibit] = {}
-    for made in filter(None, (make(results) for make in makers)):  # not every experiment has every figure
+    for made in filter(None, [*(make(results) for make in makers), *prior_exhibits(results)]):  # some lack some
         place = 1 + sum(one.kind == made.kind for one in labelled.values())
         labelled[f"{made.kind} {place}"] = made
     return labelled
