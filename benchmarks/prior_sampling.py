@@ -2,8 +2,8 @@
 
 Prints a table and writes it to benchmarks/prior_sampling.md: 64 images of 8 x 8 codes of an alphabet of 512, with
 cached state (what ``sample`` does) against a whole forward pass for every position, at the sizes of the experiments.
-Weights are random, which changes no time. Both draw the same in float64, which is checked first on a few images. Times are processor
-seconds of one thread, the best of several rounds in turns, so that other work on the machine disturbs them little.
+Weights are random, which changes no time. Both draw the same in float64, which is checked first on a few images. Times
+are processor seconds of one thread, the best of several rounds in turns, so that other work disturbs them little.
 """
 
 import copy

@@ -204,6 +204,7 @@ RELATIONS = [
     ("vq: {bottleneck: vq}", "5: {bottleneck: vq}", "variants.5: a variant's name is lower-case letters"),
     ("{variant: vq, bottleneck: vq, seed: 0}", "vq", "runs.vq-0 is 'vq'; it must be a mapping with the keys variant"),
     ("params: params.yaml", "params: other.yaml", "params is 'other.yaml'; it must be 'params.yaml'"),
+    ("runs:\n", "  prior: {variants: [vqq]}\nruns:\n", "prior.variants: 'vqq' is no variant; did you mean 'vq'?"),
     ("root: .", "root: /", "root is '/'; it must be '.'"),
 ]  # fmt: skip
 

@@ -91,10 +91,10 @@ class CodePrior(nn.Module):
 def draw(logs: Tensor, generator: torch.Generator) -> Tensor:
     """One symbol per row of unnormalised log-probabilities (B, K), by inverting the distribution function.
 
-    ``generator`` is the CPU's, so the same seed gives the same draws on every device.
+    Sums and ``generator`` are the CPU's: a GPU's cumulative sum is not the same every time.
     """
-    cumulative = torch.softmax(logs, dim=-1).cumsum(dim=-1)
-    level = torch.rand(len(logs), 1, generator=generator, dtype=torch.float64).to(logs.device)
+    cumulative = torch.softmax(logs, dim=-1).cpu().cumsum(dim=-1)
+    level = torch.rand(len(logs), 1, generator=generator, dtype=torch.float64)
     found = torch.searchsorted(cumulative, level * cumulative[:, -1:], right=True)
     return found.squeeze(1).clamp(max=logs.shape[1] - 1)
 

@@ -141,7 +141,7 @@ def _determinants(experiment: Experiment, run: Run, opened: Opened) -> tuple[dic
         "device": opened.device.type,
         "threads": torch.get_num_threads() if opened.device.type == "cpu" else None,
         "precision": str(precision).removeprefix("torch."),
-        "prior": experiment.prior.model_dump(),
+        "prior": experiment.prior.model_dump(exclude={"variants", "samples"}),
         "seed": run.seed,
     }
     return facts, checkpoints.checkpoint_folder(experiment.root, facts)

@@ -6,6 +6,7 @@ When sampling, keys and values of earlier positions are kept, so that a step cos
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 HEAD = 32  # channels of an attention head, where they divide the network's
 
@@ -50,8 +51,9 @@ class Network(nn.Module):
         sequence = x.flatten(2).transpose(1, 2)  # (B, T, C)
         first = self.first.to(x.dtype).expand(len(x), 1, -1)
         hidden = torch.cat([first, sequence[:, :-1]], dim=1) + self.where(condition)
-        for block in self.blocks:
-            hidden = block(hidden)
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):  # the others' gradients differ from run to run
+            for block in self.blocks:
+                hidden = block(hidden)
         return self.norm(hidden).transpose(1, 2).unflatten(2, self.shape)
 
     def start(self, x: Tensor, condition: Tensor) -> dict[str, Tensor | list[Tensor]]:
