@@ -15,13 +15,13 @@ import ctypes
 import datetime
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = datetime.timedelta(minutes=10)  # a process that waits longer for another one gives up
@@ -104,7 +104,9 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
     if size() == 1:
         return model
     devices = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    with warnings.catch_warnings():  # newer versions of torch have another name for broadcast_buffers
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
@@ -123,6 +125,18 @@ def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
+class _Sum(torch.autograd.Function):
+    """``summed`` with a gradient, which is the sum of the processes' gradients."""
+
+    @staticmethod
+    def forward(context: object, values: Tensor) -> Tensor:
+        return summed(values)
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return summed(gradient)
+
+
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm of (B, C, H, W) with mean and variance over the parts of all processes, for the CPU."""
 
@@ -131,9 +145,9 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
         values = x.numel() // x.shape[1] * size()  # behind one mean; parts are of equal size
-        mean = all_reduce(wide.sum(dim=(0, 2, 3))) / values  # (C,)
+        mean = _Sum.apply(wide.sum(dim=(0, 2, 3))) / values  # (C,)
         centred = wide - mean.view(1, -1, 1, 1)
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / values
+        variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / values
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

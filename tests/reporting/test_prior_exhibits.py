@@ -89,9 +89,7 @@ def test_fid_is_in_the_table_where_it_was_computed(root):
 def test_a_picture_of_another_form_is_refused_in_one_line(root):
     write_prior(root, "vq-0", gains=False)
     Image.new("RGB", (32, 32)).save(root / "results" / NAME / "vq-0.prior.png")
-    with pytest.raises(
-        ReportError, match=r"vq-0\.prior\.png is 32 x 32 pixels; it must be 6 rows of 8 thumbnails"
-    ):
+    with pytest.raises(ReportError, match=r"vq-0\.prior\.png is 32 x 32 pixels; it must be 6 rows of 8 thumbnails"):
         prior_exhibits(load_results(NAME, root))
 
 
