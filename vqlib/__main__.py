@@ -39,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
             described.add_argument("--count", type=int, default=64)
             described.add_argument("--to", type=Path, help="the PNG; <experiment>-<run>.png when it is not given")
     given = parser.parse_args(arguments)
+    if given.command == "prepare":
+        from vqlib.data.__main__ import main as of_data
+
+        return of_data(["prepare", given.experiment])
     try:
         experiment = load_experiment(given.experiment)
-        if given.command == "prepare":
-            from vqlib.data import prepare
-
-            prepare(experiment.data, experiment.prepared, progress=lambda line: print(line, file=sys.stderr))
-        elif given.command == "codecs":
+        if given.command == "codecs":
             from vqlib.codecs import write_codecs
 
             write_codecs(experiment)

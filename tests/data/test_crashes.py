@@ -37,7 +37,7 @@ def test_chunks_that_were_done_are_not_made_again(prepared_once, tmp_path):
     killed(lambda: prepare(photos(), tmp_path), "fdatasync", 8, "before")  # header, 3 chunks and their lines before
     said = []
     prepare(photos(), tmp_path, progress=said.append)
-    assert f"of {3590 - 2100:,} images" in said[-1]
+    assert f"prepared: {3590 - 2100:,}/{3590 - 2100:,} images (100%)" in said[-1]
 
 
 def test_killed_twice_with_bad_images(tmp_path):

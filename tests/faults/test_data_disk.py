@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vqlib.data import prepare, verify
-from vqlib.errors import DataError
+from vqlib.errors import StorageError
 from vqlib.params import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "data"))
@@ -54,7 +54,7 @@ def one_line(message: str) -> str:
 
 def test_too_small_a_disk_is_refused_at_preflight(attempt, tmp_path):
     with disk(tmp_path / "disk", 2**19) as small, attempt("prepare", "disk too small, at preflight") as seen:
-        with pytest.raises(DataError, match=r"disk full.*more bytes are needed") as caught:
+        with pytest.raises(StorageError, match=r"more bytes are needed.*free some space") as caught:
             prepare(photos(), small / "out")
         one_line(str(caught.value))
         assert not list((small / "out").glob("*.u8*"))
@@ -76,8 +76,8 @@ def test_disk_that_fills_up_on_the_way(at, leave, whole, attempt, tmp_path):
 
         try:
             prepare(photos(), small / "out", progress=say)
-        except DataError as error:
-            assert "disk full" in one_line(str(error))
+        except StorageError as error:
+            assert "free some space" in one_line(str(error))
             assert not (small / "out" / "manifest.json").exists()
             seen("one line, and the same bytes after space was freed")
         else:
@@ -118,7 +118,7 @@ def test_read_only_folder(whole, attempt, tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", small], check=True)
         for name in ("new", "not there", "done"):
             with attempt("prepare", "read-only folder") as seen:
-                with pytest.raises(DataError, match="Read-only file system") as caught:
+                with pytest.raises(StorageError, match="Read-only file system") as caught:
                     prepare(photos(), small / name)
                 one_line(str(caught.value))
                 seen("one line")
@@ -142,7 +142,7 @@ def test_a_write_that_fails_anywhere(seed, whole, attempt, tmp_path):
         return original(*arguments)
 
     with attempt("prepare", "ENOSPC from a random call") as seen:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="disk full") as caught:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(StorageError, match="free some space") as caught:
             patch.setattr(os, call, fail_in_time)
             prepare(photos(), tmp_path)
         one_line(str(caught.value))

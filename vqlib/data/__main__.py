@@ -7,6 +7,7 @@ from pathlib import Path
 from vqlib.data import prepare, verify
 from vqlib.errors import UserError
 from vqlib.params import load_experiment
+from vqlib.progress import say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,12 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "verify":
-            manifest = verify(asked.folder, _say)
+            manifest = verify(asked.folder, say)
         else:
             experiment = load_experiment(asked.experiment)
-            manifest = prepare(experiment.data, experiment.prepared, experiment.root, asked.workers, _say)
+            manifest = prepare(experiment.data, experiment.prepared, experiment.root, asked.workers, say)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; finished chunks are kept, and the same command goes on from there", file=sys.stderr)
@@ -36,10 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
     dropped = sum(map(len, manifest["dropped"].values()))
     print(f"{counts}; {dropped} images dropped; digest {manifest['digest'][:12]}")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

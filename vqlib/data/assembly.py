@@ -13,12 +13,12 @@ import numpy as np
 from vqlib.data.checks import check_chunks, npy_bytes
 from vqlib.data.chunks import Job, Written, write_chunks
 from vqlib.data.journal import Journal
-from vqlib.data.progress import Progress, Say
 from vqlib.data.reader import CHUNK, SPLITS, labels_digest, seal
 from vqlib.data.sources import Item, Source
 from vqlib.data.system import allocate, cores
 from vqlib.errors import DataError
 from vqlib.files import digest_of, json_bytes, sync_directory, write_atomically
+from vqlib.progress import Progress, Say
 
 SMALL = 8 * CHUNK  # images: up to here, starting worker processes costs more than it saves
 
@@ -56,7 +56,7 @@ class Assembly:
             pending = [job for job in self._jobs() if not self.journal.has(job)]
             if not pending:
                 return
-            bar = Progress("prepared", sum(len(job.items) for job in pending), progress)
+            bar = Progress("prepared", sum(len(job.items) for job in pending), "images", to=progress)
 
             def finished(job: Job, written: Written, bar: Progress = bar) -> None:
                 if written.dropped and self.source.whole:
@@ -66,7 +66,10 @@ class Assembly:
                 self.journal.note(job, written)
                 bar.add(len(job.items))
 
-            write_chunks(pending, processes(workers, bar.total), finished)
+            try:
+                write_chunks(pending, processes(workers, bar.total), finished)
+            finally:
+                bar.close()
 
     def publish(self, header: dict) -> None:
         """Give the arrays their names, and last of all write the manifest."""

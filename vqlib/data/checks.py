@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vqlib.data.progress import Progress, Say
 from vqlib.data.reader import CHUNK, SPLITS, map_images, read_labels, read_manifest
 from vqlib.data.system import cores
 from vqlib.errors import DataError
+from vqlib.progress import Progress, Say
 
 BLOCK = 2**22  # bytes read at once
 
@@ -34,7 +34,7 @@ def problems(folder: Path, progress: Say | None = None) -> list[str]:
         manifest = read_manifest(folder)
     except DataError as error:
         return [str(error)]
-    bar = Progress("verified", sum(manifest["splits"][split]["count"] for split in SPLITS), progress)
+    bar = Progress("verified", sum(manifest["splits"][split]["count"] for split in SPLITS), "images", to=progress)
     for split in SPLITS:
         described = manifest["splits"][split]
         for check in (_check_labels, map_images):
@@ -50,6 +50,7 @@ def problems(folder: Path, progress: Say | None = None) -> list[str]:
             bar.add(last + 1 - first)
             if not good:
                 found.append(f"{path} is damaged in chunk {number} (images {first} to {last})")
+    bar.close()
     return found
 
 

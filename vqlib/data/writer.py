@@ -8,19 +8,18 @@ import errno
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from vqlib.data.assembly import Assembly, processes
 from vqlib.data.checks import problems
 from vqlib.data.images import BadImageError, to_array, versions
 from vqlib.data.journal import Journal
-from vqlib.data.progress import Say
 from vqlib.data.reader import FORMAT, SPLITS, read_manifest
 from vqlib.data.sources import Source, resolve
 from vqlib.errors import DataError
-from vqlib.files import exclusive
+from vqlib.files import exclusive, in_one_line
 from vqlib.params import ROOT, Data
+from vqlib.progress import Say
 
 
 def prepare(
@@ -35,11 +34,11 @@ def prepare(
 
     Raises:
         BusyError: another process prepares this folder.
-        DataError: the source is missing or damaged; the folder holds data made with other settings; the disk is full.
-            What is done so far is kept, and starting again goes on from there.
+        DataError: the source is missing or damaged; the folder holds data made with other settings.
+        StorageError: the disk is full or read-only. What is done is kept, and starting again goes on from there.
     """
     folder = Path(folder)
-    with _in_one_line(folder), exclusive(folder, "preparing data"):
+    with in_one_line(folder), exclusive(folder, "preparing data"):
         for left_by_a_crash in folder.glob(".*.tmp"):
             left_by_a_crash.unlink()
         source = resolve(data, root, progress)
@@ -121,16 +120,3 @@ def _seconds_per_image(source: Source, data: Data, tried: int = 16) -> float:
         with contextlib.suppress(BadImageError):
             to_array(source.read(item.place), item.name, data.image_size, data.resize)
     return (time.monotonic() - start) / len(sample)
-
-
-@contextlib.contextmanager
-def _in_one_line(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DataError(
-                f"{folder}: disk full or file too large ({error.strerror}); what is done is kept: "
-                "free space and start again"
-            ) from None
-        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from None

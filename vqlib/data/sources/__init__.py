@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from vqlib.data.progress import Say
 from vqlib.errors import DataError
 from vqlib.params import Data
+from vqlib.progress import Say
 
 MAX_BYTES = 64 * 2**20  # of one image file; a larger one is no image of ImageNet's
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vqlib.data.progress import Say
 from vqlib.data.sources import Item, Source
 from vqlib.data.sources.imagenet import place_of
 from vqlib.errors import DataError
 from vqlib.params import Data
+from vqlib.progress import Say
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"

@@ -5,9 +5,9 @@ import json
 import time
 from pathlib import Path
 
-from vqlib.data.progress import Say
 from vqlib.errors import DataError
 from vqlib.files import json_bytes, write_atomically
+from vqlib.progress import Say
 
 LISTS = {"SHA256SUMS": "sha256", "MD5SUMS": "md5"}  # as `sha256sum` and `md5sum` write them
 BLOCK = 2**22  # bytes read at once

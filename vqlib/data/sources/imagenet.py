@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from vqlib.data.progress import Say
 from vqlib.data.sources import MAX_BYTES, Item, Source, digests, parquet, tars
 from vqlib.data.sources.listing import Expected, Listed, whole_or_partial
 from vqlib.data.sources.validation import label_flat
 from vqlib.data.sources.wnid_tree import list_tree
 from vqlib.errors import DataError, ParameterError
 from vqlib.params import Data, raw_path
+from vqlib.progress import Say
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 MD5 = {TRAIN_TAR: "1d675b47d978889d74fa0da5fadfb00e", VAL_TAR: "29b22e2961454d5413ddabcf34fc5622"}

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from vqlib.data.progress import Say
 from vqlib.data.sources import Source
 from vqlib.data.sources.imagenet import place_of
 from vqlib.data.sources.listing import Expected, whole_or_partial
 from vqlib.data.sources.wnid_tree import list_tree
 from vqlib.errors import DataError
 from vqlib.params import Data
+from vqlib.progress import Say
 
 IMAGENETTE = Expected("Imagenette", classes=10, train=9_469, test=3_925, test_per_class=None)
 SIZES = {"imagenette2": "full", "imagenette2-320": "320px", "imagenette2-160": "160px"}  # folder: torchvision's word

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from vqlib.data.progress import Say
 from vqlib.data.sources import Item, Source
 from vqlib.errors import DataError
 from vqlib.files import digest_of
 from vqlib.params import Data
+from vqlib.progress import Say
 
 PHOTOGRAPHS = {
     "train": ("coffee.png", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"),

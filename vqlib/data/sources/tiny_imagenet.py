@@ -9,11 +9,11 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from vqlib.data.progress import Say
 from vqlib.data.sources import Item, Source
 from vqlib.data.sources.trees import Tree, open_tree
 from vqlib.errors import DataError, ParameterError
 from vqlib.params import Data, raw_path
+from vqlib.progress import Say
 
 GET_IT = "237 MB from http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TRAIN = re.compile(r"train/([^/]+)/(?:images/([^/]+)|[^/]+_boxes\.txt)")
