@@ -83,10 +83,10 @@ def test_damaged_lines_of_the_journal_count_as_never_written(prepared, prepared_
     (prepared / "manifest.json").unlink()
     path = prepared / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    lines[2] = lines[2].replace(b'"chunk": 1', b'"chunk": 7')
+    lines[2] = lines[2].replace(b'"job": 1', b'"job": 7')
     path.write_bytes(b"".join(lines)[:-20])
     journal = Journal(path, {})
-    assert sorted(journal.chunks) == [("train", 0), ("train", 2), ("validation", 0)]
+    assert sorted(journal.done) == [("train", 0), ("train", 2), ("validation", 0)]
     journal.close()
     prepare(photos(), prepared)
     assert contents(prepared) == contents(prepared_once)

@@ -1,4 +1,4 @@
-"""Putting chunks together: allocate, write and journal them, then rename the arrays and write the manifest last.
+"""Putting splits together: allocate, write and journal their parts, then rename the arrays and write the manifest last.
 
 A folder without a manifest is unfinished, whatever else lies in it.
 """
@@ -6,11 +6,13 @@ A folder without a manifest is unfinished, whatever else lies in it.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vqlib.data.checks import check_chunks, npy_bytes
+from vqlib.data.checks import digests, in_chunks, npy_bytes
 from vqlib.data.chunks import Job, Written, write_chunks
 from vqlib.data.journal import Journal
 from vqlib.data.reader import CHUNK, SPLITS, labels_digest, seal
@@ -34,26 +36,28 @@ class Assembly:
     journal: Journal
 
     def recover(self) -> None:
-        """Let go of the journalled chunks that the files do not hold."""
+        """Let go of the journalled jobs whose images the files do not hold."""
         for split in SPLITS:
             part, finished = self._part(split), self.folder / f"{split}.u8"
             if finished.exists() and not part.exists():
                 os.replace(finished, part)  # renamed, but the manifest was not written
-            claimed = {number: line["sha256"] for (of, number), line in self.journal.chunks.items() if of == split}
             part.touch()
-            for number, good in check_chunks(part, self.image_size, claimed):
-                if not good:
-                    del self.journal.chunks[split, number]
+            claimed = [job for job in self._jobs(split) if self.journal.has(job)]
+            expected = [self.journal.done[split, job.number]["sha256"] for job in claimed]
+            places = [job.positions for job in claimed]
+            for job, actual, digest in zip(claimed, digests(part, self.image_size, places), expected, strict=True):
+                if actual != digest:
+                    del self.journal.done[split, job.number]
 
     def write(self, workers: int | None, progress: Say | None) -> None:
         """Write what the journal lacks.
 
-        A bad image is dropped and moves all after it, so a second round makes the chunks from there on again.
+        A bad image is dropped and moves all after it, so a second round does what comes from there on again.
         """
         while True:
             for split in SPLITS:
                 self._allocate(split)
-            pending = [job for job in self._jobs() if not self.journal.has(job)]
+            pending = [job for split in SPLITS for job in self._jobs(split) if not self.journal.has(job)]
             if not pending:
                 return
             bar = Progress("prepared", sum(len(job.items) for job in pending), "images", to=progress)
@@ -105,25 +109,44 @@ class Assembly:
         finally:
             os.close(handle)
 
-    def _jobs(self) -> Iterator[Job]:
-        for split in SPLITS:
-            kept = self._kept(split)
-            for number in range(-(-len(kept) // CHUNK)):
-                items = kept[number * CHUNK : (number + 1) * CHUNK]
-                yield Job(split, number, self._part(split), self.image_size, self.resize, items, self.source.read)
+    def _jobs(self, split: str) -> Iterator[Job]:
+        """The split in chunks; or, where images have to be read in groups, in jobs of whole groups, each read once."""
+        kept, group = self._kept(split), self.source.group
+        parts = in_groups([group(item.place) for item in kept]) if group else in_chunks(len(kept))
+        for number, positions in enumerate(parts):
+            items = [kept[position] for position in positions]
+            yield Job(
+                split, number, self._part(split), self.image_size, self.resize, items, positions, self.source.read
+            )
 
     def _describe(self, split: str, labels: np.ndarray) -> dict:
-        lines = [self.journal.chunks[split, number] for number in range(-(-len(labels) // CHUNK))]
-        chunks = [line["sha256"] for line in lines]
+        jobs = list(self._jobs(split))
+        lines = [self.journal.done[split, job.number] for job in jobs]
+        if self.source.group is None:
+            chunks = [line["sha256"] for line in lines]
+        else:
+            chunks = list(digests(self.folder / f"{split}.u8", self.image_size, in_chunks(len(labels))))
         kinds = sorted({kind for line in lines for kind in line["odd"]})
         return {
             "count": len(labels),
             "digest": digest_of("".join(chunks).encode()),
             "labels": labels_digest(labels),
-            "odd": {kind: [position for line in lines for position in line["odd"].get(kind, [])] for kind in kinds},
+            "odd": {
+                kind: sorted(position for line in lines for position in line["odd"].get(kind, [])) for kind in kinds
+            },
             "chunks": chunks,
             "names": [item.name for item in self._kept(split)],
         }
+
+
+def in_groups(groups: list[Any]) -> list[list[int]]:
+    """Positions in the order of their groups, in parts of whole groups that have ``CHUNK`` images or a few more."""
+    parts, order = [[]], sorted(range(len(groups)), key=groups.__getitem__)
+    for _, of_group in groupby(order, key=groups.__getitem__):
+        if len(parts[-1]) >= CHUNK:
+            parts.append([])
+        parts[-1] += of_group
+    return parts
 
 
 def processes(workers: int | None, images: int) -> int:

@@ -2,8 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +46,25 @@ def problems(folder: Path, progress: Say | None = None) -> list[str]:
         path = folder / f"{split}.u8"
         if not path.is_file():
             continue
-        for number, good in check_chunks(path, manifest["image_size"], dict(enumerate(described["chunks"]))):
-            first, last = number * CHUNK, min((number + 1) * CHUNK, described["count"]) - 1
-            bar.add(last + 1 - first)
-            if not good:
-                found.append(f"{path} is damaged in chunk {number} (images {first} to {last})")
+        parts = in_chunks(described["count"])
+        actual = digests(path, manifest["image_size"], parts)
+        for number, (part, digest, expected) in enumerate(zip(parts, actual, described["chunks"], strict=True)):
+            bar.add(len(part))
+            if digest != expected:
+                found.append(f"{path} is damaged in chunk {number} (images {part[0]} to {part[-1]})")
     bar.close()
     return found
 
 
-def check_chunks(path: Path, image_size: int, digests: dict[int, str]) -> Iterator[tuple[int, bool]]:
-    """For each numbered chunk, whether its bytes in the file have the sha256 given; read in parallel."""
-    length = CHUNK * image_size * image_size * 3
+def digests(path: Path, image_size: int, parts: list[Sequence[int]]) -> Iterator[str]:
+    """sha256 over the images at the positions of each part, in their order; read in parallel."""
     with ThreadPoolExecutor(cores()) as pool:
-        found = pool.map(lambda number: _digest(path, number * length, length), digests)
-        for (number, digest), actual in zip(digests.items(), found, strict=True):
-            yield number, actual == digest
+        yield from pool.map(lambda part: _digest(path, image_size**2 * 3, part), parts)
+
+
+def in_chunks(images: int) -> list[range]:
+    """The positions of every chunk."""
+    return [range(start, min(start + CHUNK, images)) for start in range(0, images, CHUNK)]
 
 
 def _check_labels(folder: Path, split: str, manifest: dict) -> None:
@@ -77,11 +81,24 @@ def npy_bytes(labels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _digest(path: Path, offset: int, length: int) -> str:
+def _digest(path: Path, length: int, positions: Sequence[int]) -> str:
+    """``length``: bytes of an image. Images behind one another are read together."""
     total = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(offset)
-        while length and (block := file.read(min(BLOCK, length))):
-            total.update(block)
-            length -= len(block)
+    with open(path, "rb", buffering=0) as file:
+        for first, last in _runs(positions):
+            file.seek(first * length)
+            left = (last + 1 - first) * length
+            while left and (block := file.read(min(BLOCK, left))):
+                total.update(block)
+                left -= len(block)
     return total.hexdigest()
+
+
+def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of the positions that follow one another without a gap."""
+    if isinstance(positions, range):
+        yield positions[0], positions[-1]
+        return
+    for _, run in groupby(enumerate(positions), key=lambda pair: pair[1] - pair[0]):
+        of_run = [position for _, position in run]
+        yield of_run[0], of_run[-1]

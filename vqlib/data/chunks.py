@@ -1,10 +1,10 @@
-"""Decoding one chunk of images into its place in a file: what a worker process does."""
+"""Decoding about a chunk of images into their places in a file: what a worker process does."""
 
 import hashlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -15,28 +15,28 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from vqlib.data.images import BadImageError, to_array
-from vqlib.data.reader import CHUNK
 from vqlib.data.sources import Item
 from vqlib.data.system import sync
 from vqlib.errors import DataError
 
 
 class Job(NamedTuple):
-    """One chunk to be written."""
+    """Images to be written: a chunk, or, of a source that has to be read in an order of its own, about as many."""
 
     split: str
-    number: int  # of the chunk in its split
+    number: int  # of the job in its split
     path: Path  # of the array that it goes into
     image_size: int
     resize: str
     items: list[Item]
+    positions: Sequence[int]  # of the items in the split
     read: Callable[[Any], bytes | Image.Image]
 
 
 class Written(NamedTuple):
-    """What came of a job. Where an image was bad, the chunk is not whole and ``sha256`` is None."""
+    """What came of a job. Where an image was bad, the job is not done and ``sha256`` is None."""
 
-    sha256: str | None
+    sha256: str | None  # over the images in the order of the job
     odd: dict[str, list[int]]  # kind -> positions in the split
     dropped: dict[str, str]  # "<wnid>/<name>" -> reason
 
@@ -44,21 +44,20 @@ class Written(NamedTuple):
 def write_chunk(job: Job) -> Written:
     """Read, decode and resize each image, write it to its place, and return once the disk has them all."""
     total, odd, dropped = hashlib.sha256(), {}, {}
-    first = job.number * CHUNK
+    length = job.image_size**2 * 3  # bytes of an image
     handle = os.open(job.path, os.O_WRONLY)
     try:
-        offset = first * job.image_size**2 * 3  # bytes
-        for position, item in enumerate(job.items, start=first):
+        for position, item in zip(job.positions, job.items, strict=True):
             try:
                 image, kinds = to_array(job.read(item.place), item.name, job.image_size, job.resize)
             except BadImageError as error:
                 dropped[item.key] = str(error)
                 continue
             if dropped:
-                continue  # the chunk will be made again without them
+                continue  # it will be done again without them
             for kind in kinds:
                 odd.setdefault(kind, []).append(position)
-            content = image.tobytes()
+            content, offset = image.tobytes(), position * length
             total.update(content)
             while content:
                 written = os.pwrite(handle, content, offset)

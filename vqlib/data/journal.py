@@ -1,4 +1,4 @@
-"""What of an unfinished preparation is done already: one line per chunk, each on disk before the next is written."""
+"""What of an unfinished preparation is done already: one line per job, each on disk before the next is written."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from vqlib.files import digest_of
 
 
 class Journal:
-    """Chunks and dropped images noted so far; ``header``, the first line, says what is being made.
+    """Jobs done and images dropped so far; ``header``, the first line, says what is being made.
 
     A line is the first half of its sha256, a space, and JSON. A line that does not fit its digest, torn by a crash or
     damaged since, counts as never written. A journal of something else that has no other line is begun anew.
@@ -23,7 +23,7 @@ class Journal:
         lines = [parsed for line in whole.splitlines() if (parsed := _parse(line))]
         resumed = bool(lines) and "header" in lines[0] and (len(lines) > 1 or lines[0]["header"] == header)
         self.header: dict = lines[0]["header"] if resumed else header
-        self.chunks: dict[tuple[str, int], dict] = {}
+        self.done: dict[tuple[str, int], dict] = {}
         self.dropped: dict[str, dict[str, str]] = {}
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.ftruncate(self._handle, len(whole) if resumed else 0)
@@ -39,13 +39,13 @@ class Journal:
         if written.dropped:
             line["dropped"] = written.dropped
         else:
-            line |= {"chunk": job.number, "items": items_digest(job), "sha256": written.sha256, "odd": written.odd}
+            line |= {"job": job.number, "items": items_digest(job), "sha256": written.sha256, "odd": written.odd}
         self._append(line)
         self._take(line)
 
     def has(self, job: Job) -> bool:
-        """Whether the chunk is written, with just these images."""
-        return self.chunks.get((job.split, job.number), {}).get("items") == items_digest(job)
+        """Whether just these images are written, in these places."""
+        return self.done.get((job.split, job.number), {}).get("items") == items_digest(job)
 
     def close(self) -> None:
         os.close(self._handle)
@@ -53,8 +53,8 @@ class Journal:
     def _take(self, line: dict) -> None:
         if "dropped" in line:
             self.dropped.setdefault(line["split"], {}).update(line["dropped"])
-        else:
-            self.chunks[line["split"], line["chunk"]] = line
+        elif "job" in line:
+            self.done[line["split"], line["job"]] = line
 
     def _append(self, line: dict) -> None:
         text = json.dumps(line, ensure_ascii=False)
@@ -65,8 +65,9 @@ class Journal:
 
 
 def items_digest(job: Job) -> str:
-    """Which images a chunk holds."""
-    return digest_of("".join(f"{item.key}\n" for item in job.items).encode())
+    """Which images a job has, and where they belong."""
+    placed = zip(job.positions, job.items, strict=True)
+    return digest_of("".join(f"{position} {item.key}\n" for position, item in placed).encode())
 
 
 def _parse(line: bytes) -> dict | None:

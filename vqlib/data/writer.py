@@ -113,9 +113,13 @@ def _preflight(folder: Path, source: Source, data: Data, workers: int | None, pr
 
 
 def _seconds_per_image(source: Source, data: Data, tried: int = 16) -> float:
-    """Reading and decoding, measured on images of the whole training split."""
+    """Reading and decoding, measured on images of the whole training split, or on those that are read together."""
     items = source.items["train"]
-    sample, start = items[:: max(1, len(items) // tried)][:tried], time.monotonic()
+    sample = items[:: max(1, len(items) // tried)][:tried]
+    if source.group:
+        first = min(source.group(item.place) for item in items)
+        sample = [item for item in items if source.group(item.place) == first]
+    start = time.monotonic()
     for item in sample:
         with contextlib.suppress(BadImageError):
             to_array(source.read(item.place), item.name, data.image_size, data.resize)

@@ -40,6 +40,7 @@ class Source:
     classes: list[str]  # sorted; a label is the index in this list
     items: dict[str, list[Item]]
     read: Callable[[Any], bytes | Image.Image]  # place -> an image file, or RGB; runs in workers, so it can be pickled
+    group: Callable[[Any], Any] | None = None  # place -> what is read as a whole to get at it; None: the image alone
     whole: bool = False  # every image can be read: one that cannot ends the preparation instead of being dropped
 
 

@@ -104,7 +104,7 @@ def _parquet(folder: Path, partial: bool) -> Listed:
             f"{folder}: labels are not in the order of wnids: {labels[:3]} ...; names or labels are mixed up"
         )
     read = functools.partial(parquet.read_row, tuple(map(str, paths["train"] + paths["validation"])))
-    return Listed([item for _, item in train], [item for _, item in test], read)
+    return Listed([item for _, item in train], [item for _, item in test], read, parquet.row_group)
 
 
 def _shard_folder(folder: Path) -> Path:

@@ -16,6 +16,7 @@ class Listed(NamedTuple):
     train: list[Item]
     test: list[Item]
     read: Callable
+    group: Callable | None = None  # as of a Source
 
 
 class Expected(NamedTuple):
@@ -55,4 +56,4 @@ def whole_or_partial(listed: Listed, expected: Expected, partial: bool, folder: 
             f"{folder}: classes have {min(per_class)} to {max(per_class)} validation images each; "
             f"in {expected.name} each has {expected.test_per_class}"
         )
-    return Source(classes, {"train": train, "test": test}, listed.read, whole=not partial)
+    return Source(classes, {"train": train, "test": test}, listed.read, listed.group, whole=not partial)

@@ -78,6 +78,11 @@ def read_row(paths: tuple[str, ...], place: tuple[int, int, int]) -> bytes:
     return _images(path, os.stat(path).st_mtime_ns, group)[row].as_py()
 
 
+def row_group(place: tuple[int, int, int]) -> tuple[int, int]:
+    """What has to be read and decompressed as a whole to get at one row."""
+    return place[:2]
+
+
 @functools.lru_cache(maxsize=4)
 def _images(path: str, modified: int, group: int):
     return _read_group(_opened(path, modified), path, group, ["image.bytes"])["image"].combine_chunks().field("bytes")
