@@ -12,13 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from vqlib.batches import Images
+from vqlib.data.checks import npy_bytes
 from vqlib.data.images import to_array, versions
-from vqlib.data.reader import CHUNK, chunk_digest
+from vqlib.data.reader import CHUNK, FORMAT, chunk_digest, labels_digest, open_split, seal
 from vqlib.data.sources import resolve
+from vqlib.files import json_bytes
 from vqlib.params import ROOT, Data
+from vqlib.training import batch_indices
 
 SIZE = 128  # pixels
 ROUNDS = 3
@@ -72,21 +77,49 @@ def decoding(path: str, folder: Path) -> dict[str, float]:
 
 
 def reading(folder: Path, images: int = 8 * CHUNK, batch: int = 128) -> dict[str, float]:
-    """Random batches from a mapped array in the page cache, and the check of its digests."""
-    path = folder / "images.u8"
-    np.random.default_rng(0).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8).tofile(path)
-    array = np.memmap(path, dtype=np.uint8, mode="r", shape=(images, SIZE, SIZE, 3))
-    order, into = np.random.default_rng(1).permutation(images), np.empty((batch, SIZE, SIZE, 3), np.uint8)
+    """Batches by seed and step as training takes them, pixels of a prepared array in the page cache; its digests.
+
+    ``batches`` is the copy out of the map. ``floats`` adds what a network on the CPU is given, (B, 3, H, W) float32; a
+    GPU makes these itself, from a quarter of the bytes.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
+    write_split(folder, pixels)
+    split = open_split(folder, "train", SIZE)
+    loader, steps = Images(split, torch.device("cpu")), images // batch
+    some = batch_indices(3, images, batch, seed=0).numpy()
+    assert np.array_equal(split.images[some], pixels[some])
 
     def batches() -> None:
-        for start in range(0, images, batch):
-            np.take(array, order[start : start + batch], axis=0, out=into, mode="clip")
+        for step in range(steps):
+            split.images[batch_indices(step, images, batch, seed=0).numpy()]
+
+    def floats() -> None:
+        for step in range(steps):
+            loader.batch(batch_indices(step, images, batch, seed=0))
 
     def digests() -> None:
         for number in range(images // CHUNK):
-            chunk_digest(array, number)
+            chunk_digest(split.images, number)
 
-    return per_second(images, {"batches": batches, "digests": digests})
+    return per_second(images, {"batches": batches, "floats": floats, "digests": digests})
+
+
+def write_split(folder: Path, pixels: np.ndarray) -> None:
+    """A prepared folder with a training split alone, so that the project's own reader opens it."""
+    labels = np.zeros(len(pixels), np.int64)
+    (folder / "train.u8").write_bytes(pixels.tobytes())
+    (folder / "train.labels.npy").write_bytes(npy_bytes(labels))
+    chunks = [chunk_digest(pixels, number) for number in range(-(-len(pixels) // CHUNK))]
+    described = {"count": len(pixels), "labels": labels_digest(labels), "chunks": chunks}
+    manifest = {"format": FORMAT, "image_size": SIZE, "classes": ["noise"], "splits": {"train": described}}
+    (folder / "manifest.json").write_bytes(seal(json_bytes(manifest).removesuffix(b"\n}\n")))
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def table(decoded: dict[str, float], read: dict[str, float]) -> str:
@@ -97,7 +130,8 @@ def table(decoded: dict[str, float], read: dict[str, float]) -> str:
         (f"JPEG to {SIZE} px by adm, from the archives", f"{rate:,.0f} images/s/core"),
         ("ImageFolder and Pillow, the same protocol", f"{decoded['theirs']:,.0f} images/s/core"),
         ("ratio, all pixels equal", f"{rate / decoded['theirs']:.2f}"),
-        (f"random batches of 128 from the array, {SIZE} px", f"{read['batches']:,.0f} images/s"),
+        (f"batches of 128 by seed and step from the array, {SIZE} px", f"{read['batches']:,.0f} images/s/core"),
+        ("the same, as float32 in [-1, 1] on the CPU", f"{read['floats']:,.0f} images/s/core"),
         (f"sha256 of the array, {SIZE} px", f"{read['digests']:,.0f} images/s/core"),
         ("ILSVRC2012: decoding on 2 cores", f"{minutes[2]:.0f} minutes"),
         ("ILSVRC2012: decoding on 16 cores", f"{minutes[16]:.0f} minutes"),
@@ -106,13 +140,14 @@ def table(decoded: dict[str, float], read: dict[str, float]) -> str:
         (f"ILSVRC2012: prepared at {SIZE} px", f"{IMAGES * SIZE**2 * 3 / 1e9:.1f} GB"),
     ]  # fmt: skip
     lines = [f"| {name} | {value} |" for name, value in rows]
-    head = f"{decoded['images']} full-size JPEGs of ImageNet, {made_with}, {platform.machine()}, processor time."
+    head = f"{decoded['images']} full-size JPEGs of ImageNet, {made_with}, {processor()}, one thread, processor time."
     return "\n".join(["# Preparing and reading images", "", head, "", "| | |", "|---|--:|", *lines]) + "\n"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--path", default="data/raw/imagenet", help="ImageNet or a sample of it, in any layout")
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         (tree := Path(temporary) / "tree").mkdir()
         text = table(decoding(parser.parse_args().path, tree), reading(Path(temporary)))

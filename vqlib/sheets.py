@@ -26,6 +26,27 @@ def contact_sheet(splits: list[Split], columns: int = 12, rows: int = 2) -> Figu
     return figure
 
 
+def odd_files(splits: list[Split], manifest: dict, columns: int = 12) -> Figure:
+    """The first ``columns`` images of each odd kind as they were converted, and how many there are of it."""
+    odd = {split.name: manifest["splits"][split.name]["odd"] for split in splits}
+    kinds = sorted({kind for of_split in odd.values() for kind in of_split})
+    figure, axes = plt.subplots(
+        max(1, len(kinds)), 1, figsize=(columns * 0.75, max(1, len(kinds)) * 1.05), squeeze=False, layout="constrained"
+    )
+    for ax in axes[:, 0]:
+        ax.set_axis_off()
+    if not kinds:
+        axes[0, 0].set_title("no odd files", loc="left")
+    for ax, kind in zip(axes[:, 0], kinds, strict=False):
+        places = [(split, position) for split in splits for position in odd[split.name].get(kind, [])]
+        shown = [split.images[position] for split, position in places[:columns]]
+        shown += [np.full_like(shown[0], 255)] * (columns - len(shown))
+        ax.imshow(np.concatenate(shown, axis=1))
+        of_splits = ", ".join(f"{name} {len(found[kind]):,}" for name, found in odd.items() if kind in found)
+        ax.set_title(f"{kind}: {len(places):,} ({of_splits})", loc="left")
+    return figure
+
+
 def class_counts(splits: list[Split]) -> Figure:
     """How many images every class has, the largest class first: one panel per split."""
     figure, axes = plt.subplots(1, len(splits), figsize=(3 * len(splits), 2.4), layout="constrained")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 
@@ -187,6 +188,37 @@ def test_a_bad_image_ends_a_whole_set_and_is_dropped_from_a_partial_one(as_whole
     assert "\n" not in str(caught.value) and not (tmp_path / "out" / "manifest.json").exists()
     manifest = prepare(imagenet(path), tmp_path / "out", root=tmp_path)  # to allow it changes nothing that was made
     assert list(manifest["dropped"]["train"]) == ["n00000001/n00000001_7.JPEG"]
+
+
+def test_on_a_whole_set_the_odd_files_are_those_of_the_original(monkeypatch, tmp_path):
+    cmyk = io.BytesIO()
+    picture(5).convert("CMYK").save(cmyk, "JPEG")
+    files = TREE | {"train/n00000001/n00000001_7.JPEG": cmyk.getvalue()}
+    data = imagenet(write_folder(files, tmp_path / "raw"), partial=False)
+    for known, line in (
+        (set(), "n00000001_7.JPEG is cmyk, unlike in the original (1 such files, 0 were expected)"),
+        (
+            {"n00000001_7.JPEG", "n00000002_7.JPEG"},
+            "n00000002_7.JPEG is not cmyk, unlike in the original (1 such files, 2 ",
+        ),
+        ({"n00000001_7.JPEG", "n00000008_1.JPEG"}, None),  # one that a limit left out is not asked for
+    ):
+        whole = Expected("made-up", 3, 18, 6, 2, {"cmyk": frozenset(known), "png_as_jpeg": frozenset()})
+        monkeypatch.setattr(source, "ILSVRC2012", whole)
+        if line:
+            with pytest.raises(DataError, match=re.escape(line)):
+                prepare(data, tmp_path / "out", root=tmp_path)
+            assert not (tmp_path / "out" / "manifest.json").exists()
+        else:
+            splits = prepare(data, tmp_path / "out", root=tmp_path)["splits"]
+            assert sum(len(splits[split]["odd"].get("cmyk", [])) for split in ("train", "validation")) == 1
+    partial = data.model_copy(update={"partial": True})
+    assert prepare(partial, tmp_path / "out", root=tmp_path)["splits"] == splits
+
+
+def test_the_odd_files_of_ilsvrc2012():
+    assert {kind: len(names) for kind, names in source.ODD.items()} == {"cmyk": 22, "png_as_jpeg": 1}
+    assert all(re.fullmatch(r"n\d{8}_\d+\.JPEG", name) for names in source.ODD.values() for name in names)
 
 
 def test_digests_of_archives_are_computed_once_and_remembered(as_whole, monkeypatch, tmp_path):

@@ -67,6 +67,7 @@ CASES = [
     ("variants.vq.num_embedings", 64, "'num_embedings' is not a known key; did you mean 'num_embeddings'?"),
     ("variants.vq.weights", {"commitment_loss": -1}, "weights.commitment_loss is -1; it must be a number from 0"),
     ("variants.VQ", {"bottleneck": "vq"}, "a variant's name is lower-case letters, digits and _"),
+    ("experiment.training.devices", 0, "training.devices is 0; it must be auto or an integer from 1 to 1,024"),
 ]  # fmt: skip
 SOME = {0, 21, 36}  # one of each kind: a range, an unknown key, an unknown name
 IDS = [f"{key}={'nothing' if value is DELETED else value}" for key, value, _ in CASES]

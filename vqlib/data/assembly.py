@@ -85,10 +85,24 @@ class Assembly:
             labels = np.array([label[item.wnid] for item in self._kept(split)], dtype=np.int64)
             write_atomically(self.folder / f"{split}.labels.npy", npy_bytes(labels))
             described[split] = self._describe(split, labels)
+        self._compare_odd([described[split] for split in ("train", "validation")])
         sync_directory(self.folder)
         dropped = {split: dict(sorted(self.journal.dropped.get(split, {}).items())) for split in SPLITS}
         content = {**header, "classes": self.source.classes, "splits": described, "dropped": dropped}
         write_atomically(self.folder / "manifest.json", seal(json_bytes(content).removesuffix(b"\n}\n")))
+
+    def _compare_odd(self, described: list[dict]) -> None:
+        """Of a whole data set it is known which files are odd, and converting or encoding them again shows in that."""
+        for kind, known in self.source.odd.items():
+            expected = known & {name for split in described for name in split["names"]}
+            found = {split["names"][position] for split in described for position in split["odd"].get(kind, [])}
+            if found != expected:
+                name = min(found ^ expected)
+                raise DataError(
+                    f"{name} is {'' if name in found else 'not '}{kind}, unlike in the original ({len(found)} such "
+                    f"files, {len(expected)} were expected): files were converted or exchanged; get the source again, "
+                    "or set data.partial to true to go on with these"
+                )
 
     def _part(self, split: str) -> Path:
         return self.folder / f"{split}.u8.part"

@@ -5,8 +5,8 @@ A new layout costs one file here and its name in ``params.Data.source``. A sourc
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +42,7 @@ class Source:
     read: Callable[[Any], bytes | Image.Image]  # place -> an image file, or RGB; runs in workers, so it can be pickled
     group: Callable[[Any], Any] | None = None  # place -> what is read as a whole to get at it; None: the image alone
     whole: bool = False  # every image can be read: one that cannot ends the preparation instead of being dropped
+    odd: Mapping[str, frozenset[str]] = field(default_factory=dict)  # kind -> the names that it has outside of test
 
 
 def resolve(data: Data, root: Path, say: Say | None = None) -> Source:

@@ -1,7 +1,7 @@
 """What a source lists, and whether that is all of it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,7 @@ class Expected(NamedTuple):
     train: int
     test: int
     test_per_class: int | None
+    odd: Mapping[str, frozenset[str]] = {}  # as of a Source
 
 
 def whole_or_partial(listed: Listed, expected: Expected, partial: bool, folder: Path) -> Source:
@@ -56,4 +57,5 @@ def whole_or_partial(listed: Listed, expected: Expected, partial: bool, folder: 
             f"{folder}: classes have {min(per_class)} to {max(per_class)} validation images each; "
             f"in {expected.name} each has {expected.test_per_class}"
         )
-    return Source(classes, {"train": train, "test": test}, listed.read, listed.group, whole=not partial)
+    odd = {} if partial else expected.odd
+    return Source(classes, {"train": train, "test": test}, listed.read, listed.group, not partial, odd)
