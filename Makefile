@@ -16,12 +16,13 @@ export PIP_NO_INPUT := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help repro test bench faults lab lint lock clean checked .venv
+.PHONY: help repro study test bench faults lab lint lock clean checked .venv
 .NOTPARALLEL:
 
 help:
 	@echo 'make repro                    run the experiment sample and draw its report'
 	@echo 'make repro EXPERIMENT=name    the same for experiments/name'
+	@echo 'make study                    the verdicts over all experiments: reports/README.md, and what README.md says of them'
 	@echo 'make test                     run the tests; one file: make test ARGS=tests/test_setup.py'
 	@echo 'make faults                   break things on purpose, count what is survived (30 minutes): reports/faults/README.md'
 	@echo 'make bench                    measure speed, redraw reports/benchmarks/ (half an hour); one part: make bench ARGS=step'
@@ -34,6 +35,10 @@ help:
 repro: checked .venv
 	python -m dvc repro '$(pipeline)'
 	@echo 'The report: reports/$(EXPERIMENT)/report.html'
+
+study: .venv
+	python -m dvc repro reports/dvc.yaml
+	python -m vqlib.reporting.study --readme
 
 test: .venv
 	python -m pytest $(ARGS)

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from ruamel.yaml import YAML
 
-from vqlib.params import ROOT
+from vqlib.params import ROOT, experiment_names, load_experiment
 from vqlib.provenance import TRAINING_CODE
 
 PIPELINE = "experiments/smoke/dvc.yaml"
@@ -227,7 +227,7 @@ def test_a_clone_without_data_finds_all_results_up_to_date(copy, tmp_path):
 def test_the_pipeline_is_one_text_and_stands_where_there_are_results():
     """An experiment that was never run has no dvc.yaml: `make repro` copies it, and it is committed with the lock."""
     tracked = subprocess.run(["git", "ls-files", "*dvc.yaml"], cwd=ROOT, capture_output=True, text=True, check=True)
-    texts = {ROOT / path: (ROOT / path).read_text() for path in tracked.stdout.split()}
+    texts = {ROOT / path: (ROOT / path).read_text() for path in tracked.stdout.split() if path != "reports/dvc.yaml"}
     assert len(texts) > 1
     assert len(set(texts.values())) == 1
     assert [path for path in texts if not path.with_name("dvc.lock").is_file()] == []
@@ -316,6 +316,19 @@ def test_the_codecs_depend_on_all_that_they_import():
     found = imported_by("vqlib/codecs.py", {"vqlib/codecs.py"})
     assert found <= {*described["deps"], *EXEMPT, *EXEMPT_OF["codecs"]}
     assert {path for path in described["deps"] if path.startswith("vqlib")} <= found
+
+
+def test_the_page_over_all_experiments_depends_on_each_that_judges_and_on_its_code():
+    stage = YAML(typ="safe").load(ROOT / "reports/dvc.yaml")["stages"]["study"]
+    names = [name for name in experiment_names() if load_experiment(name).data.source != "photos"]
+    judging = [name for name in names if any((ROOT / "results" / name).glob("*.json"))]
+    assert {dep for dep in stage["deps"] if dep.startswith("results/")} - {"results/FINDINGS.md"} == {
+        f"results/{name}" for name in judging
+    }
+    assert ("results/FINDINGS.md" in stage["deps"]) is (ROOT / "results/FINDINGS.md").is_file()
+    assert [next(iter(one)) for one in stage["params"]] == [f"experiments/{name}/params.yaml" for name in judging]
+    needed = imported_by("vqlib/reporting/study.py", {"vqlib/reporting/study.py"})
+    assert needed <= {*stage["deps"], *EXEMPT, "vqlib/reporting/__init__.py"}
 
 
 def test_every_stage_depends_on_exact_files_that_exist():

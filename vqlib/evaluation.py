@@ -21,6 +21,7 @@ from vqlib.distortion import Reference, to_8_bits
 from vqlib.model import VQVAE
 from vqlib.perceptual import Perceptual
 from vqlib.rate import GAIN_BITS, PRECISIONS, Bill, describe_symbols
+from vqlib.released_protocol import released_protocol
 from vqlib.tables import Counts
 from vqlib.uniform import UniformQuantizer
 
@@ -113,6 +114,7 @@ def evaluate(model: VQVAE, train: Split, test: Split, device: torch.device, batc
     return {
         "test": {"images": len(test_images), **described(means, codes), **coarse, **values},
         "train": {"images": len(chosen), **described(train_means, describe_symbols(train_counts.codes))},
+        "released_protocol": released_protocol(model, test_images),
         "rate": {**rate, "table_images": len(chosen)},
         "codes": codes,
         "gains": None if edges is None else {"edges": edges.tolist(), "shares": (gains / max(gains.sum(), 1)).tolist()},

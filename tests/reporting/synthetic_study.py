@@ -116,7 +116,9 @@ def write_run(root: Path, experiment: str, run: str, variant: str, seed: int, st
                                             "psnr_8bit": psnr(mse * 1.004) if numbers else None, "ssim_8bit": None,
                                             "lpips": None, "rfid": None},
         "train": metrics(mse * 0.99, perplexity),
-        "rate": rates(variant, mse, symbols, numbers, perplexity, draw),
+        "rate": rates(variant, mse, symbols, numbers, perplexity),
+        "codes": [usage(2**bits, place, perplexity) for place, bits in enumerate(symbols)],
+        "gains": gains(draw) if numbers and variant.startswith("proj") else None, "reasons": {},
     }  # fmt: skip
     folder = root / "results" / experiment
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def metrics(mse: float, perplexity: float | None) -> dict:
             "codebook_usage": perplexity and min(1, perplexity / 450)}  # fmt: skip
 
 
-def rates(variant: str, mse: float, symbols: tuple, numbers: float, perplexity: float | None, draw) -> dict:
+def rates(variant: str, mse: float, symbols: tuple, numbers: float, perplexity: float | None) -> dict:
     """The section ``rate``: nominal, coded, and the curve over precisions."""
     codes = sum(symbols) / 16 if symbols else None
     coded = codes and codes * np.log2(perplexity) / 9
@@ -152,8 +154,6 @@ def rates(variant: str, mse: float, symbols: tuple, numbers: float, perplexity: 
         "bpp_entropy": coded, "bpp_cross_entropy": coded, "bpp_bitstream": coded and coded * 1.01, "bpp_mask": None,
         "continuous_fraction": numbers / 4096 if variant.startswith(("freq", "ident")) else min(1, numbers / 64),
         "numbers_per_image": numbers, "table_images": 10000, "precisions": curve,
-        "codes": [usage(2**bits, place, perplexity) for place, bits in enumerate(symbols)],
-        "gains": gains(draw) if numbers and variant.startswith("proj") else None, "reasons": {},
     }  # fmt: skip
 
 

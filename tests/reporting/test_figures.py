@@ -8,11 +8,11 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from vqlib.reporting import figures, paper
+from vqlib.reporting import figures, paper, rate_figures, study_figures
 from vqlib.reporting.style import WIDTH, image_bytes, palette
 
 FEW = ["vq", "projected", "projected_rows", "identity"]
-MANY = [*FEW, *(f"a_rather_long_name_{i}" for i in range(12))]
+MANY = [*FEW, "vq_ema", "gain_shape_4", "projected_rows_guard", *(f"a_rather_long_name_{i}" for i in range(9))]
 
 
 def history(models: list[str], seeds: int = 2) -> pd.DataFrame:
@@ -46,9 +46,43 @@ def papers_losses() -> pd.DataFrame:
 
 
 def points(models: list[str]) -> pd.DataFrame:
-    rows = [(model, bits, 0.5 + bits * place / 16, 20 + place + bits / 100)
-            for place, model in enumerate(models) for bits in ((32, 8) if place else (0,))]  # fmt: skip
-    return pd.DataFrame(rows, columns=["model", "bits", "bpp", "psnr"])
+    """vq and every third model discrete, the others curves over two precisions."""
+    rows = [(model, bits, 0.4 + bits * (place + 1) / 50, 0.5 + bits * (place + 1) / 16, 0.3 if place == 0 else np.nan,
+             20 + 0.6 * place + bits / 100)
+            for place, model in enumerate(models) for bits in ((32, 8) if place % 3 else (0,))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "bits", "bpp", "nominal", "prior", "psnr"])
+
+
+CURVE = [{"bpp": 0.5 * 1.5**k, "psnr": 20 + 2 * k} for k in range(8)]
+CODECS = {"jpeg": {"mosaic": CURVE, "files": [point | {"bpp": point["bpp"] + 4} for point in CURVE]}}
+
+
+def usage(models: list[str]) -> pd.DataFrame:
+    rows = [(model, f"{model}-0", rank, 0.3 / (place + 1) / rank)
+            for place, model in enumerate(models) for rank in (1, 4, 16, 64, 256)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["model", "run", "rank", "share"])
+
+
+def gain_frames(models: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows = [(model, f"{model}-0", x, np.exp(-(x**2))) for model in models for x in np.linspace(-2, 2, 20)]
+    return (pd.DataFrame(rows, columns=["model", "run", "middle", "density"]),
+            pd.DataFrame(rows, columns=["model", "run", "place", "share"]))  # fmt: skip
+
+
+def runs_of(models: list[str]) -> pd.DataFrame:
+    return pd.DataFrame([{"variant": model, "run": f"{model}-{seed}", "rise": 1.1 + seed, "burst": 2 + 9 * seed,
+                          "least_used_norm": 0.1, "late_peaks": seed > 1}
+                         for model in models for seed in range(3)])  # fmt: skip
+
+
+def ratios(models: list[str]) -> pd.DataFrame:
+    return pd.DataFrame([{"model": model, "ratio": 1 / (1 + place), "low": np.nan if place else 0.9, "high": 1.1,
+                          "bpp": 0.5625, "perplexity": np.nan if model == "identity" else 30.0}
+                         for place, model in enumerate(models)])  # fmt: skip
+
+
+SETTINGS_OF_S = pd.DataFrame([{"S": s, "reconstruction": 0.02, "quantization": 0.01, "fraction": 0.1, "bpp": 1.0}
+                              for s in (8, 312, 512)])  # fmt: skip
 
 
 def images(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
@@ -66,7 +100,12 @@ def every_figure(models: list[str]) -> dict[str, figures.Figure]:
         "learning_curves": figures.learning_curves(history(models), colours),
         "reconstructions": figures.reconstructions(images(16), rows),
         "loss_bars": figures.loss_bars(losses(models, seeds=3), papers_losses(), colours),
-        "distortion_rate": figures.distortion_rate(points(models), colours),
+        "rate_distortion": rate_figures.rate_distortion(points(models), CODECS, colours),
+        "usage": study_figures.codebook_usage(usage(models), colours),
+        "gains": study_figures.gain_distributions(*gain_frames(models[:8]), colours),
+        "frequency": study_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], colours["vq"]),
+        "stability": study_figures.stability(runs_of(models), colours),
+        "controls": study_figures.controls(ratios(models), colours),
     }
 
 
@@ -180,10 +219,44 @@ def test_a_run_of_one_interval_can_be_drawn():
     assert figure.axes[0].lines[1].get_marker() == "."
 
 
-def test_distortion_rate_shows_both_precisions_on_a_logarithmic_axis():
-    figure = figures.distortion_rate(points(["vq", "projected"]), palette(FEW))
-    ax = figure.axes[0]
-    assert ax.get_xscale() == "log"
-    joined = [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2]
-    assert any(np.allclose(line, [1.0, 2.5]) for line in joined)
-    assert any(np.allclose(line, [24, 24]) for line in joined)
+def test_rate_distortion_draws_curves_points_and_codecs_on_logarithmic_axes():
+    figure = rate_figures.rate_distortion(points(["vq", "projected"]), CODECS, palette(FEW))
+    for ax in figure.axes:
+        assert ax.get_xscale() == "log"
+        joined = [line.get_xdata() for line in ax.lines]
+        assert any(len(line) == 2 and np.allclose(line, [0.4 + 8 * 2 / 50, 0.4 + 32 * 2 / 50]) for line in joined)
+        assert any(len(line) == 2 and np.allclose(line, [0.4, 0.5]) for line in joined)  # vq: coded and nominal
+        assert any(np.allclose(line, 0.3) for line in joined)  # under a prior
+        assert sum(len(line) == len(CURVE) for line in joined) == 2  # JPEG, a mosaic and a file each
+    assert any(np.allclose(line.get_xdata(), [24, 24]) for line in figure.axes[0].lines)
+    hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xdata()[0] for line in hollow] == [0.4 + 32 * 2 / 50]  # the paper's 32-bit latents
+
+
+def test_rate_distortion_needs_neither_codecs_nor_curves():
+    only = points(["vq"])
+    assert len(rate_figures.rate_distortion(only, {}, palette(FEW)).axes) == 1
+    assert image_bytes(rate_figures.rate_distortion(points(["identity", "projected"]), {}, palette(FEW)), "png")
+
+
+def test_many_models_get_a_row_for_each_family_led_by_vq():
+    rows = figures.by_family(MANY)
+    assert list(rows) == ["the paper's projection", "controls", "ours", "interventions", "others"]
+    assert all(models[0] == "vq" for models in rows.values())
+    assert {model for models in rows.values() for model in models} == {*MANY} - {"identity"}
+    assert figures.by_family(FEW) == {"": FEW}
+
+
+def test_frequency_stacks_the_losses_and_shows_the_fraction():
+    figure = study_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], "black")
+    tops = [bar.get_y() + bar.get_height() for bar in figure.axes[0].patches]
+    assert sum(np.isclose(tops, 0.03)) == 5 and sum(np.isclose(tops, 0.02)) == 5  # three of ours, two of the paper's
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), 10)
+
+
+def test_stability_has_a_dot_for_every_run():
+    figure = study_figures.stability(runs_of(["vq", "projected"]), palette(FEW))
+    dots = [[line for line in ax.lines if line.get_linestyle() == "None"] for ax in figure.axes]
+    assert [sum(len(line.get_xdata()) for line in lines) for lines in dots] == [6, 6, 6]
+    without = runs_of(["vq"]).assign(least_used_norm=np.nan)
+    assert len(study_figures.stability(without, palette(FEW)).axes) == 2

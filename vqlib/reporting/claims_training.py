@@ -18,7 +18,7 @@ from vqlib.reporting.judging import (
     steps,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import burst, fisher_greater, late_peaks, least_used_norm
+from vqlib.reporting.statistics import burst, fisher_greater, highest_step, late_peaks, least_used_norm
 from vqlib.reporting.tables import number
 
 SEEDS, P, BURST = 5, 0.05, 10.0
@@ -29,14 +29,13 @@ INTERVENTIONS = {  # by the axis that they change
 SHOWN = ("projected_training", "stability")
 
 
-def stability(results: Results) -> pd.DataFrame:
+def stability_of(results: Results) -> pd.DataFrame:
     """Peaks, bursts of the gradient and least norm of a code in use, a row per run that figures compare."""
     rows = []
     for variant, run in zip(results.runs["variant"], results.runs["run"], strict=True):
         history = results.of(run)
-        peaks = late_peaks(history)
-        rows.append({"variant": variant, "run": run, "late_peaks": len(peaks),
-                     "highest": max((height for _, height in peaks), default=None), "burst": burst(history),
+        rows.append({"variant": variant, "run": run, "late_peaks": len(late_peaks(history)),
+                     "rise": highest_step(history), "burst": burst(history),
                      "least_used_norm": least_used_norm(history)})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -49,7 +48,7 @@ def unstable(model: str):
                       default=None)  # fmt: skip
         if results is None or not results.runs_of(model):
             return lacking(study, model, seeds=SEEDS)
-        table = stability(results)
+        table = stability_of(results)
         own = table[table["variant"] == model]
         others = table[table["variant"].map(is_quiet)]
         hits, other_hits = (int((part["late_peaks"] > 0).sum()) for part in (own, others))
@@ -84,7 +83,7 @@ def cause(model: str):
         results = enough(study, model, *interventions)
         if results is None:
             return lacking(study, model, *interventions)
-        table = stability(results).set_index("variant")
+        table = stability_of(results).set_index("variant")
         unrest = {}
         for variant in (model, *interventions):
             rows = table.loc[[variant]]

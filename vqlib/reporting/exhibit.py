@@ -1,15 +1,19 @@
 """A figure or table with its caption and the runs that it comes from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.figure import Figure
 
+from vqlib.reporting.families import TITLES, family
+from vqlib.reporting.figures import FEW
 from vqlib.reporting.html import to_html
 from vqlib.reporting.results import Results
 from vqlib.reporting.style import image_bytes
-from vqlib.reporting.tables import Table, plain
+from vqlib.reporting.tables import Table, number, plain
 
+MOST_VALUES = 4  # that differ between runs and are still named
 SETTINGS = {
     "steps": "{} steps",
     "batch_size": "batch {}",
@@ -62,11 +66,73 @@ class Exhibit:
 
 def provenance(results: Results, runs: Iterable[str]) -> str:
     """Where the runs come from: what they share once, what differs with the runs that it belongs to."""
-    runs = list(runs)
+    runs = list(dict.fromkeys(runs))
     parts = []
     for key, wording in SETTINGS.items():
-        of = {run: plain(results.evaluations[run]["provenance"].get(key)) for run in runs}
-        values = list(dict.fromkeys(of.values()))
-        told = [f"{value} ({', '.join(run for run in runs if of[run] == value)})" for value in values]
-        parts.append(wording.format(values[0] if len(values) == 1 else ", ".join(told)))
-    return f"Runs: {', '.join(runs)} (variant-seed). {'; '.join(parts)}."
+        of: dict[str, list[str]] = {}
+        for run in runs:
+            of.setdefault(plain(results.evaluations[run]["provenance"].get(key)), []).append(run)
+        if len(of) > MOST_VALUES:
+            told = f"{len(of)} values, in tables/runs.csv"
+        elif len(of) == 1:
+            told = next(iter(of))
+        else:
+            told = ", ".join(f"{value} ({', '.join(shortened(names))})" for value, names in of.items())
+        parts.append(wording.format(told))
+    return f"Runs: {', '.join(shortened(runs))} (variant-seed). {'; '.join(parts)}."
+
+
+def shortened(runs: Sequence[str]) -> list[str]:
+    """Consecutive seeds of a variant as one: vq-0, vq-1, vq-2 -> vq-0..2."""
+    seeds: dict[str, list[int]] = {}
+    others = []
+    for run in runs:
+        variant, _, seed = run.partition("-")
+        if seed.isdigit():
+            seeds.setdefault(variant, []).append(int(seed))
+        else:
+            others.append(run)
+    told = []
+    for variant, numbers in seeds.items():
+        numbers.sort()
+        together = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
+        told += [f"{variant}-{numbers[0]}..{numbers[-1]}"] if together else [f"{variant}-{one}" for one in numbers]
+    return told + others
+
+
+def table_of(
+    name: str, heading: str, shown: list[dict], values: list[dict], caption: str, results: Results, *runs: str
+) -> Exhibit:
+    """A table with a row per model, whose name stands in ``values["model"]`` if the rows are to be grouped."""
+    of = runs or results.runs_of()
+    several = any("±" in str(cell) for row in shown for cell in row.values())
+    if several:
+        caption += " ± is half of the 95 % t interval of a mean over seeds."
+    models = [row.get("model") for row in values]
+    groups = tuple(TITLES[family(model)] for model in models) if all(models) and len(models) > FEW else ()
+    table = Table(pd.DataFrame(shown), pd.DataFrame(values), groups)
+    return Exhibit(name, heading, table, caption, provenance(results, of))
+
+
+def figure_of(name: str, heading: str, figure: Figure, caption: str, results: Results, *runs: str) -> Exhibit:
+    return Exhibit(name, heading, figure, caption, provenance(results, runs or results.runs_of()))
+
+
+def cells(results: Results, model: str, columns: dict[str, str]) -> tuple[dict[str, str], dict]:
+    """The row of a model: as text by title and as numbers by column; mean ± half an interval over several seeds."""
+    seeds = len(results.runs_of(model))
+    texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
+    for title, column in columns.items():
+        numbers[column], half = results.mean(model, column), results.interval(model, column)
+        texts[title] = number(numbers[column]) + (
+            f" ± {number(half, digits=2)}" if half > abs(numbers[column]) * 1e-9 else ""
+        )
+        if half == half:
+            numbers[f"{column}_interval"] = half
+    return texts, numbers
+
+
+def listed(opening: str, values: dict[str, str]) -> str:
+    """``opening`` and the values as a sentence; nothing when there are none, or too many to be read as one."""
+    told = ", ".join(f"`{name}` {value}" for name, value in values.items())
+    return f"{opening} {told}." if 0 < len(values) <= FEW else ""

@@ -2,16 +2,18 @@
 
 import pandas as pd
 
-from vqlib.reporting import figures, paper
-from vqlib.reporting.exhibit import Exhibit, provenance
+from vqlib.reporting import figures, paper, rate_exhibits, study_exhibits
+from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
+from vqlib.reporting.families import family
 from vqlib.reporting.prior_exhibits import prior_exhibits
 from vqlib.reporting.results import Results
 from vqlib.reporting.style import palette
-from vqlib.reporting.tables import NOTHING, Table, number, plain
+from vqlib.reporting.tables import NOTHING, number, plain
 
 PROJECTED = ("projected", "projected_rows")  # the text's axis and the released code's
 LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/
 SPLITS = ("train", "test")
+MOST_ROWS = 12  # of reconstructions, before the interventions are left out
 TWO_AXES = (
     "The paper has one Projected-Latent model: its text describes `projected`, its released code projects along the "
     "axis of `projected_rows`."
@@ -28,17 +30,23 @@ def models(results: Results) -> Exhibit:
         "MSE": "test.mse",
         "PSNR": "test.psnr",
         "SSIM": "test.ssim",
+        "LPIPS": "test.lpips",
+        "rFID": "test.rfid",
         "bpp": "rate.bpp_32bit",
-        "MSE at 8 bits": "test.mse_8bit",
-        "PSNR at 8 bits": "test.psnr_8bit",
         "bpp at 8 bits": "rate.bpp_8bit",
+        "MSE at 8 bits": "test.mse_8bit",
         "bpp, codes alone": "rate.bpp_codes",
+        "bpp, bitstream": "rate.bpp_bitstream",
         "perplexity": "test.perplexity",
         "codes used": "test.codebook_usage",
     }
+    always = ("test.mse", "test.psnr", "test.ssim", "rate.bpp_32bit", "rate.bpp_8bit")
+    measured = {title: column for title, column in measured.items()
+                if column in always or any(results.mean(model, column) == results.mean(model, column)
+                                           for model in results.models)}  # fmt: skip
     shown, values = [], []
     for model in results.models:
-        texts, numbers = _cells(results, model, measured)
+        texts, numbers = cells(results, model, measured)
         ratio = numbers["test.mse"] / results.mean("vq", "test.mse")
         texts |= {"MSE / vq": number(ratio), "paper's MSE / vq": _paper_ratio(model)}
         order = ["model", "seeds", "MSE", "MSE / vq", "paper's MSE / vq", *measured]
@@ -47,48 +55,30 @@ def models(results: Results) -> Exhibit:
     caption = (
         "Error and rate of every model on the test split. MSE on [-1, 1]; PSNR (dB, mean over images) and SSIM after "
         "rounding to 8 bits. bpp is the nominal rate in bits per pixel, with codes of fixed length and continuous "
-        "latents as 32-bit floats or, where it says so, rounded to 8 bits each by one uniform quantizer whose range "
-        "comes from training images. A raw image has 24 bpp. Codes of fixed length cost log2 K bits however few are in "
-        "use: log2 of the perplexity is what they would cost at best. MSE / vq is the error over that of `vq`, and "
+        "latents as 32-bit floats or, where it says so, rounded to 8 bits each by a uniform quantizer whose range "
+        "comes from training images. A raw image has 24 bpp. Codes of fixed length cost log2 K bits however few are "
+        "in use; the bitstream of the codes shows what they cost. MSE / vq is the error over that of `vq`, and "
         "beside it stands the paper's own ratio on CIFAR-10. Codes used is their share. "
         f"{TWO_AXES}"
     )
-    return _table("models", "Error and rate", shown, values, caption, results)
-
-
-def distortion_rate(results: Results) -> Exhibit:
-    rows, told = [], {}
-    for model in results.models:
-        runs = results.runs[results.runs["variant"] == model].to_dict("records")
-        continuous = runs[0]["rate.bpp_32bit"] != runs[0]["rate.bpp_codes"]  # which is NaN without codes
-        bits = {32: ("rate.bpp_32bit", "test.psnr"), 8: ("rate.bpp_8bit", "test.psnr_8bit")} if continuous else {
-            0: ("rate.bpp_32bit", "test.psnr")}  # fmt: skip
-        rows += [(model, width, run[bpp], run.get(psnr)) for run in runs for width, (bpp, psnr) in bits.items()]
-        bpp, psnr = (number(results.mean(model, column)) for column in bits[8 if continuous else 0])
-        told[model] = f"{psnr} dB at {bpp} bpp"
-    points = pd.DataFrame(rows, columns=["model", "bits", "bpp", "psnr"]).astype({"bpp": float, "psnr": float})
-    caption = (
-        "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. A "
-        "line joins the two precisions of a model's continuous latents."
-        f"{_listed(' With those at 8 bits, where there are any:', told)}"
-    )
-    figure = figures.distortion_rate(points, palette(results.variants))
-    return _figure("distortion_rate", "Distortion against rate", figure, caption, results)
+    return table_of("models", "Error and rate", shown, values, caption, results)
 
 
 def reconstructions(results: Results) -> Exhibit:
-    first = {model: results.runs_of(model)[0] for model in results.models}
+    many = len(results.models) > MOST_ROWS
+    models = [model for model in results.models if not many or family(model) != "intervention"]
+    first = {model: results.runs_of(model)[0] for model in models}
     rows = {}
     for model, run in first.items():
         psnr, bpp = results.evaluations[run]["test"]["psnr"], results.evaluations[run]["rate"]["bpp_32bit"]
         rows[f"{model}\n{number(psnr)} dB, {number(bpp)} bpp"] = results.strips[run][1]
-    originals = results.strips[first[results.models[0]]][0]
+    originals = results.strips[first[models[0]]][0]
     caption = (
         "Test images and what every model makes of them (the paper's Figures 2 and 3), the same images in each row. "
         "PSNR is the run's on the whole test split, bpp its nominal rate with continuous latents as 32-bit floats."
     )
     figure = figures.reconstructions(originals, rows)
-    return _figure("reconstructions", "Reconstructions", figure, caption, results, *first.values())
+    return figure_of("reconstructions", "Reconstructions", figure, caption, results, *first.values())
 
 
 def losses(results: Results) -> Exhibit:
@@ -105,19 +95,19 @@ def losses(results: Results) -> Exhibit:
     _, least, greatest = paper.error_ratio("projected")
     caption = (
         "The four losses of every model (the paper's Figure 5)."
-        f"{_listed(' Test reconstruction loss over that of `vq`:', ratios)} The paper's Projected-Latent over its "
+        f"{listed(' Test reconstruction loss over that of `vq`:', ratios)} The paper's Projected-Latent over its "
         f"VQ-VAE: {least:.2f} to {greatest:.2f}, from values {paper.LOSSES_SOURCE}, ± {paper.UNCERTAINTY}. "
         f"{_differences(results)} {SAME_MODE} A model without a codebook has no quantization loss."
     )
     figure = figures.loss_bars(*frames, palette(dict.fromkeys([*results.variants, *paper.LOSSES])))
-    return _figure("losses", "The four losses, beside the paper's", figure, caption, results)
+    return figure_of("losses", "The four losses, beside the paper's", figure, caption, results)
 
 
 def losses_table(results: Results) -> Exhibit:
     titles = {f"{loss}, {split}": (loss, split) for loss in LOSSES for split in SPLITS}
     shown, values = [], []
     for model in results.models:
-        texts, numbers = _cells(results, model, {title: f"{split}.{LOSSES[loss]}"
+        texts, numbers = cells(results, model, {title: f"{split}.{LOSSES[loss]}"
                                                  for title, (loss, split) in titles.items()})  # fmt: skip
         texts["bpp"] = number(results.mean(model, "rate.bpp_32bit"))
         theirs = paper.LOSSES.get(paper.COUNTERPART.get(model))
@@ -130,7 +120,7 @@ def losses_table(results: Results) -> Exhibit:
         f"The numbers behind the bars, and the paper's for the model of the same kind, ± {paper.UNCERTAINTY}. "
         f"{TWO_AXES} {_differences(results)} {SAME_MODE}"
     )
-    return _table("losses", "The same as numbers", shown, values, caption, results)
+    return table_of("losses", "The same as numbers", shown, values, caption, results)
 
 
 def learning_curves(results: Results) -> Exhibit:
@@ -139,10 +129,12 @@ def learning_curves(results: Results) -> Exhibit:
     ends = last.groupby("variant", sort=False)["recon_loss"].mean().map(number).to_dict()
     caption = (
         "Validation error and perplexity of the codes against training step; a band spans the seeds of a model."
-        f"{_listed(' Validation MSE at the end:', ends)}"
+        f"{listed(' Validation MSE at the end:', ends)}"
     )
+    if len(ends) > figures.FEW and "identity" in ends:
+        caption += f" `identity`, not drawn, ends at {ends['identity']}."
     figure = figures.learning_curves(results.history, palette(results.variants))
-    return _figure("learning_curves", "Learning curves", figure, caption, results)
+    return figure_of("learning_curves", "Learning curves", figure, caption, results)
 
 
 def projected_training(results: Results) -> Exhibit | None:
@@ -165,11 +157,11 @@ def projected_training(results: Results) -> Exhibit | None:
         "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
         "its test split."
-        f"{_listed(' Highest reconstruction loss of a single step in the second half of training:', peaks)} "
+        f"{listed(' Highest reconstruction loss of a single step in the second half of training:', peaks)} "
         f"{_differences(results)}"
     )
     figure = figures.training_curves(history, palette(results.variants), references)
-    return _figure("projected_training", "The projected models in training", figure, caption, results, *runs)
+    return figure_of("projected_training", "The projected models in training", figure, caption, results, *runs)
 
 
 def setting(results: Results) -> Exhibit:
@@ -194,38 +186,36 @@ def setting(results: Results) -> Exhibit:
         "The setting of the paper's numbers and of ours. Scalars are the continuous numbers of one image, which has "
         f"{plain(3 * pixels)} values here: with as many as that, a model need not compress at all."
     )
-    return _table("setting", "How far the numbers reach", rows, rows, caption, results)
+    return table_of("setting", "How far the numbers reach", rows, rows, caption, results)
 
 
 def all_exhibits(results: Results) -> dict[str, Exhibit]:
     """In the report's order, labelled "Table 1", "Figure 1", ..."""
     makers = (
         models,
-        distortion_rate,
+        rate_exhibits.rate_distortion,
+        rate_exhibits.rates,
+        rate_exhibits.bd_rates,
+        study_exhibits.controls,
         reconstructions,
         losses,
         losses_table,
+        study_exhibits.frequency,
         learning_curves,
         projected_training,
+        study_exhibits.stability,
+        study_exhibits.stability_table,
+        study_exhibits.usage,
+        study_exhibits.gains,
+        study_exhibits.learning_rates,
         setting,
     )
     labelled: dict[str, Exhibit] = {}
-    for made in filter(None, [*(make(results) for make in makers), *prior_exhibits(results)]):  # some lack some
+    # not every experiment has every figure
+    for made in filter(None, [*(make(results) for make in makers), *prior_exhibits(results)]):
         place = 1 + sum(one.kind == made.kind for one in labelled.values())
         labelled[f"{made.kind} {place}"] = made
     return labelled
-
-
-def _cells(results: Results, model: str, columns: dict[str, str]) -> tuple[dict[str, str], dict]:
-    """The row of a model: as text by title and as numbers by column; mean ± half an interval over several seeds."""
-    seeds = len(results.runs_of(model))
-    texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
-    for title, column in columns.items():
-        numbers[column], half = results.mean(model, column), results.interval(model, column)
-        texts[title] = number(numbers[column]) + (f" ± {number(half, digits=2)}" if half > 0 else "")
-        if seeds > 1:
-            numbers[f"{column}_interval"] = half
-    return texts, numbers
 
 
 def _differences(results: Results) -> str:
@@ -240,27 +230,9 @@ def _differences(results: Results) -> str:
     return f"The paper's absolute values are not comparable with ours, which differ in {', '.join(other)}."
 
 
-def _listed(opening: str, values: dict[str, str]) -> str:
-    """``opening`` and the values as a sentence; nothing when there are none, or too many to be read as one."""
-    told = ", ".join(f"`{name}` {value}" for name, value in values.items())
-    return f"{opening} {told}." if 0 < len(values) <= 8 else ""
-
-
 def _paper_ratio(model: str) -> str:
     ratio = paper.error_ratio(model)
     if ratio is None:
         return NOTHING
     value, least, greatest = ratio
     return f"{value:.2f} ± {(greatest - least) / 2:.2f}" if greatest > least else number(value)
-
-
-def _table(name: str, heading: str, shown: list, values: list, caption: str, results: Results) -> Exhibit:
-    several = len(results.runs) > len(results.models)
-    if several:
-        caption += " ± is half of the 95 % t interval of a mean over seeds."
-    table = Table(pd.DataFrame(shown).drop(columns=[] if several else "seeds", errors="ignore"), pd.DataFrame(values))
-    return Exhibit(name, heading, table, caption, provenance(results, results.runs_of()))
-
-
-def _figure(name: str, heading: str, figure: figures.Figure, caption: str, results: Results, *runs: str) -> Exhibit:
-    return Exhibit(name, heading, figure, caption, provenance(results, runs or results.runs_of()))

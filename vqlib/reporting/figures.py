@@ -3,6 +3,8 @@
 ``colours`` maps models to colours and comes from ``style.palette``, so that a model looks the same everywhere.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -12,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from vqlib.reporting.families import TITLES, family
 from vqlib.reporting.style import WIDTH, marker, styled
 from vqlib.reporting.tables import half_interval, number
 
 MOST_THUMBNAILS = 64
-RAW_BPP = 24  # of an 8-bit RGB image
+FEW = 8  # models that one panel can show
 
 
 @styled
@@ -40,7 +43,7 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
             ax.axhline(references[split][column], color="black", linewidth=0.8, linestyle="--")
             ax.set_ylabel(label)
             ax.set_title("training" if split == "train" else "validation", loc="left")
-            _log(ax, "y")
+            log_axis(ax, "y")
             _steps(ax)
     for ax in axes[0]:
         ax.set_xlabel("")
@@ -55,25 +58,52 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
 
 @styled
 def learning_curves(history: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Validation error and, where there are codes, perplexity against step; a band spans the seeds of a model."""
+    """Validation error and, where there are codes, perplexity against step; a band spans the seeds of a model.
+
+    With many models there is a row for each family.
+    """
     part = history[history["split"] == "validation"]
-    models = list(dict.fromkeys(part["variant"]))
-    figure = Figure(figsize=(WIDTH, 2.6 + 0.13 * max(0, len(models) - 12)), layout="constrained")
-    panels = {"recon_loss": "validation MSE on [-1, 1]", "perplexity": "perplexity of the codes (validation)"}
+    rows = by_family(dict.fromkeys(part["variant"]))
+    panels = {"recon_loss": "MSE", "perplexity": "perplexity"}
     panels = {column: label for column, label in panels.items() if part[column].notna().any()}
-    for ax, (column, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for place, model in enumerate(models):
-            seeds = part[part["variant"] == model].dropna(subset=[column]).groupby("step")[column]
-            line, = ax.plot(seeds.mean(), color=colours[model], marker=marker(model, colours), markersize=3.5,
-                            markevery=(0.02 * (place % 5), 0.2))  # fmt: skip
-            ax.fill_between(seeds.mean().index, seeds.min(), seeds.max(), color=line.get_color(), alpha=0.2, lw=0)
-        ax.set_ylabel(label)
-        _log(ax, "y")
-        _steps(ax)
-    handles = [Line2D([], [], color=colours[model], marker=marker(model, colours), markersize=3.5, label=model)
-               for model in models]  # fmt: skip
-    figure.legend(handles=handles, loc="outside right upper")
+    figure = Figure(figsize=(WIDTH, 2.6 if len(rows) == 1 else 1.65 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(panels), squeeze=False, sharex=True, sharey="col" if len(rows) > 1 else False)
+    for row, (line, (title, models)) in enumerate(zip(axes, rows.items(), strict=True), 1):
+        for ax, (column, label) in zip(line, panels.items(), strict=True):
+            for place, model in enumerate(models):
+                _curve(ax, part[part["variant"] == model], column, colours[model], marker(model, colours), place)
+            ax.set_ylabel(f"{label} (validation)" if len(rows) == 1 else label)
+            log_axis(ax, "y")
+            _steps(ax)
+            if row < len(rows):
+                ax.set_xlabel("")
+        if title:
+            line[0].set_title(title, loc="left")
+        keys = [Line2D([], [], color=colours[model], marker=marker(model, colours), markersize=3.5, label=model)
+                for model in models]  # fmt: skip
+        line[-1].legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1.08), labelspacing=0.25)
     return figure
+
+
+def by_family(models: Iterable[str]) -> dict[str, list[str]]:
+    """Title -> models: all in one while they are few, else a row for each family, led by vq.
+
+    Many rows share one scale, which identity's error would stretch, so it is left out of them.
+    """
+    models = list(models)
+    if len(models) <= FEW:
+        return {"": models}
+    rows: dict[str, list[str]] = {}
+    for model in models:
+        if family(model) != "reference":
+            rows.setdefault(TITLES[family(model)], ["vq"] if "vq" in models else []).append(model)
+    return rows
+
+
+def _curve(ax: Axes, part: pd.DataFrame, column: str, colour: str, shape: str, place: int) -> None:
+    seeds = part.dropna(subset=[column]).groupby("step")[column]
+    ax.plot(seeds.mean(), color=colour, marker=shape, markersize=3.5, markevery=(0.02 * (place % 5), 0.2))
+    ax.fill_between(seeds.mean().index, seeds.min(), seeds.max(), color=colour, alpha=0.2, lw=0)
 
 
 @styled
@@ -115,7 +145,7 @@ def loss_bars(ours: pd.DataFrame, paper: pd.DataFrame, colours: dict[str, str]) 
             several rows of one bar are its seeds. ``paper`` also has ``variant``, which gives the colour.
     """
     counts = [frame["model"].nunique() for frame in (ours, paper)]
-    figure = Figure(figsize=(WIDTH, 1.5 + 0.3 * sum(counts)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.5 + min(0.3, 8.0 / sum(counts)) * sum(counts)), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row", height_ratios=counts)
     for row, frame, whose in zip(axes, (ours, paper), ("this experiment", "the paper, on CIFAR-10"), strict=True):
         for ax, loss in zip(row, ("reconstruction", "quantization"), strict=True):
@@ -156,46 +186,7 @@ def _bars(ax: Axes, frame: pd.DataFrame, models: list[str], colours: dict[str, s
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.4g}"))
 
 
-@styled
-def distortion_rate(points: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """PSNR against bits per pixel, with continuous latents at 32 and at 8 bits each.
-
-    Args:
-        points: columns model, bits (32, 8, or 0 where nothing is continuous), bpp, psnr; several rows of one model
-            and bits are its seeds.
-    """
-    models = list(dict.fromkeys(points["model"]))
-    figure = Figure(figsize=(WIDTH, 3.1 + 0.13 * max(0, len(models) - 14)), layout="constrained")
-    ax = figure.subplots()
-    for model in models:
-        own = points[points["model"] == model].dropna()
-        mean = own.groupby("bits")[["bpp", "psnr"]].mean()
-        colour, shape = colours[model], marker(model, colours)
-        ax.plot(mean["bpp"], mean["psnr"], color=colour, linewidth=0.9, zorder=2)
-        for bits, seeds in own.groupby("bits"):
-            interval = half_interval(seeds["psnr"].to_numpy()) if len(seeds) > 1 else None
-            ax.errorbar(seeds["bpp"].mean(), seeds["psnr"].mean(), interval, color=colour, marker=shape, markersize=5,
-                        markerfacecolor="white" if bits == 8 else colour, linewidth=0.8, zorder=3)  # fmt: skip
-    ax.axvline(RAW_BPP, color="dimgray", linewidth=0.8, linestyle=":")
-    ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.02), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
-                textcoords="offset points", ha="right", va="bottom", color="dimgray", fontsize=6.5)  # fmt: skip
-    _log(ax, "x")
-    ax.grid(which="major", alpha=0.5)
-    ax.margins(y=0.1)
-    ax.set_xlabel("bits per pixel (nominal)")
-    ax.set_ylabel("PSNR (dB) on the test split")
-    handles = [Line2D([], [], color=colours[model], marker=marker(model, colours), markersize=5, label=model)
-               for model in models]  # fmt: skip
-    handles += [
-        Line2D([], [], color="black", linestyle="", marker="o", markersize=5, label="codes alone, or 32-bit latents"),
-        Line2D([], [], color="black", linestyle="", marker="o", markersize=5, markerfacecolor="white",
-               label="continuous latents at 8 bits"),
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside right upper")
-    return figure
-
-
-def _log(ax: Axes, name: str) -> None:
+def log_axis(ax: Axes, name: str) -> None:
     """Make the axis ``x`` or ``y`` logarithmic, with plain numbers at 1, 2 and 5."""
     ax.set(**{f"{name}scale": "log"})
     axis = getattr(ax, f"{name}axis")

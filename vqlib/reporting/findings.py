@@ -2,16 +2,19 @@
 
 A value is a path: a run (``vq-0.test.mse``), a variant for the mean over its seeds (``vq.test.mse``) or the paper
 (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``, ``+`` or ``-``
-with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``.
+with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. In a text over several experiments the name of one stands
+before a run or variant (``tiny_imagenet_32_small/vq.test.mse``), and ``C1.ratio`` or ``C1.verdict`` is a claim's.
 """
 
 import math
 import operator
 import re
+from collections.abc import Callable, Sequence
 
 from vqlib.errors import ReportError
 from vqlib.params import nearest
 from vqlib.reporting import paper
+from vqlib.reporting.claims import judge_all
 from vqlib.reporting.results import Results
 from vqlib.reporting.tables import number
 
@@ -25,16 +28,51 @@ def fill_in(text: str, results: Results, where: str) -> str:
     Raises:
         ReportError: a placeholder names something that the results do not hold.
     """
-    return PLACEHOLDER.sub(lambda match: _value(match[1].split(), match[0], results, where), text)
+    return PLACEHOLDER.sub(lambda match: _value(match[1].split(), match[0], results, where, _look_up), text)
 
 
-def _value(words: list[str], placeholder: str, results: Results, where: str) -> str:
+def fill_in_study(text: str, experiments: Sequence[Results], where: str) -> str:
+    """The same over several experiments and the verdicts that they allow.
+
+    Raises:
+        ReportError: a placeholder names something that they do not hold.
+    """
+    by_name = {results.experiment.name: results for results in experiments}
+    verdicts = judge_all(experiments)
+
+    def look_up(path: str, _: None, where: str) -> float | int | str:
+        name, slash, rest = path.partition("/")
+        claim, _, key = path.partition(".")
+        claim = claim.replace("_", " ")
+        if slash and name in by_name:
+            return _look_up(rest, by_name[name], where)
+        if claim in verdicts:
+            found = {"verdict": verdicts[claim].said, **verdicts[claim].numbers}
+            if key not in found:
+                raise ReportError(f"{where}: {path} is not a number of that verdict{nearest(key, found)}")
+            return found[key]
+        if slash or not _is_plain(path):
+            raise ReportError(f"{where}: {path} is not in the results{nearest(name, [*by_name, *verdicts])}")
+        return float(path)
+
+    return PLACEHOLDER.sub(lambda match: _value(match[1].split(), match[0], None, where, look_up), text)
+
+
+def _is_plain(path: str) -> bool:
+    try:
+        float(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(words: list[str], placeholder: str, results: Results | None, where: str, look_up: Callable) -> str:
     if len(words) == 1:
-        value = _look_up(words[0], results, where)
+        value = look_up(words[0], results, where)
         return value if isinstance(value, str) else number(value)
     if len(words) != 3 or words[1] not in OPERATORS:
         raise ReportError(f"{where}: {placeholder} must be one value, or two around one of {' '.join(OPERATORS)}")
-    left, right = (_look_up(word, results, where) for word in (words[0], words[2]))
+    left, right = (look_up(word, results, where) for word in (words[0], words[2]))
     if isinstance(left, str) or isinstance(right, str):
         raise ReportError(f"{where}: {placeholder} calculates with text; both sides must be numbers")
     if words[1] == "/" and right == 0:

@@ -60,6 +60,11 @@ def write_report(experiment: str, root: Path = ROOT) -> Path:
     return folder
 
 
+def judged(results: Results, exhibits: dict[str, Exhibit]) -> str:
+    """The verdicts that this experiment's runs allow, as two tables; empty where it judges nothing."""
+    return verdicts.section(judge_all([results]), linked(exhibits)) if judges([results]) else ""
+
+
 def table_files(table: Table, name: str) -> dict[str, bytes]:
     """A table in its three forms, by path inside the report."""
     texts = {"md": table.markdown(), "csv": table.csv(), "tex": table.latex()}
@@ -76,12 +81,10 @@ def linked(exhibits: dict[str, Exhibit], where: str = "") -> verdicts.Link:
 
 def report_markdown(results: Results, exhibits: dict[str, Exhibit]) -> str:
     """The text of the report; ``exhibits`` by label, as ``all_exhibits`` returns them."""
-    judged = bool(judges([results]))
-    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results)]
-    parts += [verdicts.section(judge_all([results]), linked(exhibits))] if judged else []
+    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), judged(results, exhibits)]
     parts.append(findings(results))
     parts += [f"## {exhibit.heading}\n\n{exhibit.markdown(label)}" for label, exhibit in exhibits.items()]
-    parts += [verdicts.rules()] if judged else []
+    parts += [verdicts.rules()] if judges([results]) else []
     parts.append(
         "## Files\n\n"
         "[figures/](figures/) holds every figure as PNG and PDF, [tables/](tables/) every table as CSV, LaTeX and "

@@ -53,12 +53,9 @@ def late_peaks(history: pd.DataFrame) -> list[tuple[int, float]]:
     A peak is a maximal row of consecutive training intervals of the second half whose highest single step exceeds
     ``PEAK`` times the median of these highest steps.
     """
-    train = history[history["split"] == "train"]
-    half = train[train["step"] > train["step"].max() / 2]
-    heights = (half["recon_loss_max"] / half["recon_loss_max"].median()).to_numpy()
     peaks: list[tuple[int, float]] = []
     before = False
-    for step, height in zip(half["step"], heights, strict=True):
+    for step, height in _heights(history).items():
         above = bool(height > PEAK)
         if above and not before:
             peaks.append((int(step), float(height)))
@@ -66,6 +63,18 @@ def late_peaks(history: pd.DataFrame) -> list[tuple[int, float]]:
             peaks[-1] = (int(step), float(height))
         before = above
     return peaks
+
+
+def highest_step(history: pd.DataFrame) -> float:
+    """The highest single step of the second half, in medians of the highest steps of its logging intervals."""
+    return float(_heights(history).max())
+
+
+def _heights(history: pd.DataFrame) -> pd.Series:
+    """The highest single step of every logging interval of the second half by step, in medians of them."""
+    train = history[history["split"] == "train"]
+    half = train[train["step"] > train["step"].max() / 2].set_index("step")["recon_loss_max"]
+    return half / half.median()
 
 
 def burst(history: pd.DataFrame) -> float:

@@ -9,6 +9,8 @@ import matplotlib.style
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from vqlib.reporting.families import family
+
 WIDTH = 6.9  # inches: two columns of a paper
 STYLE = {
     **sns.axes_style("ticks"),
@@ -34,24 +36,36 @@ STYLE = {
     "pdf.fonttype": 42,  # TrueType, embedded
 }
 KNOWN = {"vq": "#0072B2", "projected": "#D55E00", "projected_rows": "#E69F00", "identity": "#7F7F7F"}  # Okabe and Ito
-SPARE = ("#009E73", "#CC79A7", "#56B4E9", "#332288", "#882255", "#999933", "#DDCC77", "#661100")
+# A family of variants shares a hue (families.py); after Okabe and Ito, Tol and ColorBrewer. Shape tells members apart.
+RAMPS = {
+    "reference": ("#0072B2",),
+    "projected": ("#8C510A", "#BF812D", "#543005"),
+    "frequency": ("#CC79A7", "#882255", "#E7A9CB", "#AA4499", "#5E2750", "#D0A0E0", "#762A83"),
+    "control": ("#56B4E9", "#332288", "#2FB5C7", "#6A7FDB", "#9ECAE1", "#08306B", "#4D9DB8"),
+    "ours": ("#009E73", "#7FBC41", "#00563F", "#B8E186"),
+    "intervention": ("#A50F15", "#FB6A4A", "#67000D", "#E34A6F", "#CB7A77", "#F4A0A0"),
+    "other": ("#999933", "#CC6677", "#44AA99", "#661100", "#DDCC77", "#6699CC", "#117733", "#B15928"),
+}
 MARKERS = "oDs^vPX<>*"
 
 
 def palette(variants: Iterable[str]) -> dict[str, str]:
-    """A colour for every variant: fixed for known names; the others, in their order, take the spare colours
-    (Okabe-Ito, then Tol's "muted"), and lighter ones when those are used up."""
-    unknown = [name for name in variants if name not in KNOWN]
-    colours = dict(KNOWN)
-    for place, name in enumerate(unknown):
-        times, spare = divmod(place, len(SPARE))
-        colours[name] = sns.blend_palette([SPARE[spare], "white"], times + 2).as_hex()[times]
+    """A colour for every variant: fixed for known names; the others take, in their order, the colours of their family,
+    and lighter ones when those are used up."""
+    colours, taken = dict(KNOWN), dict.fromkeys(RAMPS, 0)
+    for name in dict.fromkeys(variants):
+        if name not in colours:
+            kind = family(name)
+            times, place = divmod(taken[kind], len(RAMPS[kind]))
+            taken[kind] += 1
+            colours[name] = sns.blend_palette([RAMPS[kind][place], "white"], times + 2).as_hex()[times]
     return colours
 
 
 def marker(model: str, colours: dict[str, str]) -> str:
-    """The same marker for the same model everywhere, by its place in the palette."""
-    return MARKERS[list(colours).index(model) % len(MARKERS)]
+    """The same marker for the same model everywhere, by its place among those of its family in the palette."""
+    kin = [name for name in colours if family(name) == family(model)]
+    return MARKERS[kin.index(model) % len(MARKERS)]
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:

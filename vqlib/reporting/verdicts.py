@@ -5,16 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS
+from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.html import anchor
 from vqlib.reporting.judging import Claim, Verdict
 from vqlib.reporting.tables import NOTHING, Table
 
-MOST_NAMED = 6  # runs of one experiment in a cell; more are counted by variant
 Link = Callable[[str, str], str | None]  # (experiment, exhibit's name) -> Markdown, None where the report lacks it
 
 
-def verdict_table(claims: Sequence[Claim], found: Mapping[str, Verdict], link: Link) -> Table:
+def verdict_table(
+    claims: Sequence[Claim], found: Mapping[str, Verdict], link: Link, experiments_named: bool = False
+) -> Table:
     """A row for every claim: what it says, the verdict, its evidence with runs and figures or tables.
+
+    ``experiments_named`` is for a page over several: then the experiment of the runs is said.
 
     Raises:
         KeyError: a claim has no verdict.
@@ -25,7 +29,7 @@ def verdict_table(claims: Sequence[Claim], found: Mapping[str, Verdict], link: L
             "claim": claim.statement,
             "verdict": f"**{found[claim.name].said}**",
             "evidence": found[claim.name].evidence,
-            "runs": runs_told(found[claim.name]),
+            "runs": runs_told(found[claim.name], experiments_named),
             "shown in": links(found[claim.name], link),
         }
         for claim in claims
@@ -45,32 +49,14 @@ def verdict_table(claims: Sequence[Claim], found: Mapping[str, Verdict], link: L
     return Table(shown, values, words=True)
 
 
-def runs_told(verdict: Verdict) -> str:
+def runs_told(verdict: Verdict, experiments_named: bool) -> str:
     """``vq-0..2, projected-0``; by experiment where there are several."""
     told = []
     for experiment in verdict.experiments:
         names = shortened([run for of, run in verdict.runs if of == experiment])
-        prefix = f"{experiment}: " if len(verdict.experiments) > 1 else ""
+        prefix = f"`{experiment}`: " if experiments_named or len(verdict.experiments) > 1 else ""
         told.append(prefix + ", ".join(names))
     return "; ".join(told) or NOTHING
-
-
-def shortened(runs: Sequence[str]) -> list[str]:
-    """Consecutive seeds of a variant as one: vq-0, vq-1, vq-2 -> vq-0..2."""
-    seeds: dict[str, list[int]] = {}
-    others = []
-    for run in runs:
-        variant, _, seed = run.partition("-")
-        if seed.isdigit():
-            seeds.setdefault(variant, []).append(int(seed))
-        else:
-            others.append(run)
-    told = []
-    for variant, numbers in seeds.items():
-        numbers.sort()
-        together = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
-        told += [f"{variant}-{numbers[0]}..{numbers[-1]}"] if together else [f"{variant}-{one}" for one in numbers]
-    return told + others
 
 
 def links(verdict: Verdict, link: Link) -> str:
@@ -78,14 +64,14 @@ def links(verdict: Verdict, link: Link) -> str:
     return ", ".join(dict.fromkeys(filter(None, found))) or NOTHING
 
 
-def section(found: Mapping[str, Verdict], link: Link) -> str:
+def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = False) -> str:
     """Both tables under their headings."""
     return "\n".join(
         [
             "## What became of each claim\n",
-            verdict_table(CLAIMS, found, link).markdown(),
+            verdict_table(CLAIMS, found, link, experiments_named).markdown(),
             "## Where paper, page and code disagree\n",
-            verdict_table(DISAGREEMENTS, found, link).markdown(),
+            verdict_table(DISAGREEMENTS, found, link, experiments_named).markdown(),
             f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below, which were written down "
             "before the runs had ended (LOG.md, 2026-11-24).\n",
         ]

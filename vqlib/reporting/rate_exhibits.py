@@ -1,0 +1,157 @@
+"""Distortion against rate as a figure, and every way of counting bits as a table."""
+
+from collections.abc import Sequence
+from math import nan
+
+import pandas as pd
+
+from vqlib.bjontegaard import bd_rate
+from vqlib.reporting import rate_figures
+from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
+from vqlib.reporting.families import family
+from vqlib.reporting.results import PRECISION, Results
+from vqlib.reporting.style import palette
+from vqlib.reporting.tables import NOTHING, number
+
+CODECS = {"jpeg": "JPEG", "webp": "WebP"}
+ANCHOR = ("vq", "vq_large")  # codebooks of two sizes: the only curve that vq has
+
+
+def rate_points(results: Results) -> pd.DataFrame:
+    """Where every run lies: a row per run and precision, bits per pixel as coded or, where not coded, nominal."""
+    rows = []
+    for run in results.runs["run"]:
+        evaluation = results.evaluations[run]
+        rate, test = evaluation["rate"], evaluation["test"]
+        prior = _prior_bpp(results, run)
+        curve = rate.get("precisions") or []
+        if not curve and rate["bpp_32bit"] != rate["bpp_codes"]:  # continuous, and measured at two precisions only
+            curve = [{"bits": 8, "bpp_nominal": rate["bpp_8bit"], "psnr": test.get("psnr_8bit")},
+                     {"bits": 32, "bpp_nominal": rate["bpp_32bit"], "psnr": test["psnr"]}]  # fmt: skip
+        if not curve:
+            curve = [{"bits": 0, "bpp_nominal": rate["bpp_codes"], "bpp_bitstream": rate.get("bpp_bitstream"),
+                      "psnr": test["psnr"]}]  # fmt: skip
+        for point in curve:
+            coded = point.get("bpp_bitstream")
+            rows.append({
+                "model": evaluation["variant"], "run": run, "bits": point["bits"],
+                "bpp": point["bpp_nominal"] if coded is None else coded, "nominal": point["bpp_nominal"],
+                "prior": prior if point["bits"] in (0, 8) else nan, "psnr": point["psnr"],
+            })  # fmt: skip
+    frame = pd.DataFrame(rows)
+    numeric = ["bits", "bpp", "nominal", "prior", "psnr"]
+    return frame.astype(dict.fromkeys(numeric, float)).astype({"bits": int})
+
+
+def _coded(results: Results) -> bool:
+    """Whether bitstreams were measured."""
+    return bool(results.runs.get("rate.bpp_bitstream", pd.Series(dtype=float)).notna().any())
+
+
+def _prior_bpp(results: Results, run: str) -> float:
+    value = results.priors.get(run, {}).get("rate", {}).get("bpp_prior")
+    return nan if value is None else float(value)
+
+
+def rate_distortion(results: Results) -> Exhibit:
+    points = rate_points(results)
+    shown = [model for model in results.models if family(model) != "intervention"]
+    points = points[points["model"].isin(shown)]
+    told = {}
+    for model in shown:
+        own = points[points["model"] == model]
+        place = own[own["bits"] == (8 if (own["bits"] == 8).any() else own["bits"].iloc[0])]
+        told[model] = f"{number(float(place['psnr'].mean()))} dB at {number(float(place['bpp'].mean()))} bpp"
+    codecs = results.codecs or {}
+    caption = (
+        "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. "
+        "Bits are those of real bitstreams where there are any, else nominal. A model with continuous latents is a "
+        "curve over their precision; its 32-bit end is where the paper's models lie."
+        f"{listed(' With 8 bits for a continuous number, where there are any:', told)}"
+    )
+    if codecs:
+        sizes = codecs.get("mosaic", {})
+        caption += (
+            f" JPEG ({codecs['settings'].get('jpeg', '')}) and WebP ({codecs['settings'].get('webp', '')}) on "
+            f"{codecs['images']:,} of the same test images, solid as mosaics of {sizes.get('rows')} x "
+            f"{sizes.get('columns')} images, since the headers of a 32-pixel file alone exceed its rate, dashed a "
+            f"file each."
+        )
+    if len(shown) < len(results.models):
+        caption += " The interventions are left out here; they are in the next table."
+    figure = rate_figures.rate_distortion(points, codecs.get("codecs", {}), palette(results.variants))
+    return figure_of("rate_distortion", "Distortion against rate", figure, caption, results, *results.runs_of(*shown))
+
+
+def rates(results: Results) -> Exhibit | None:
+    """Every way of counting, None where only nominal rates were measured."""
+    columns = {
+        "nominal": "rate.bpp_codes",
+        "entropy": "rate.bpp_entropy",
+        "cross-entropy": "rate.bpp_cross_entropy",
+        "bitstream": "rate.bpp_bitstream",
+        "continuous": "rate.continuous_fraction",
+    }
+    if not _coded(results):
+        return None
+    bits = sorted({int(one) for model in results.models for one in results.precisions(model)["bits"]})
+    shown, values = [], []
+    for model in results.models:
+        texts, numbers = cells(results, model, columns)
+        curve = results.precisions(model).groupby("bits")[list(PRECISION)].mean()
+        priors = [value for run in results.runs_of(model) if (value := _prior_bpp(results, run)) == value]
+        texts["prior"] = number(sum(priors) / len(priors)) if priors else NOTHING
+        for b in bits:
+            point = curve.loc[b] if b in curve.index else None
+            texts[f"{b} bits"] = NOTHING if point is None else (
+                f"{number(point['psnr'])} at {number(point['bpp_bitstream'])}")  # fmt: skip
+            if point is not None:
+                numbers |= {f"psnr_{b}": point["psnr"], f"bpp_{b}": point["bpp_bitstream"]}
+        order = ["model", "seeds", *columns, "prior", *(f"{b} bits" for b in bits)]
+        shown.append({title: texts[title] for title in order})
+        values.append(numbers)
+    caption = (
+        "What the latents cost, in bits per pixel. Codes: nominal (fixed length), order-0 entropy of the test codes, "
+        "their cross-entropy under a table learnt on training images, and the real bitstream under that table, decoded "
+        "back; under a learnt prior where one was fitted (codes and levels of 8 bits). Continuous is the share of "
+        "positions with stored numbers. To the right PSNR (dB) at the bits per pixel of the whole bitstream, with so "
+        "many bits for each continuous number."
+    )
+    return table_of("rates", "What the bits are", shown, values, caption, results)
+
+
+def bd_rates(results: Results) -> Exhibit | None:
+    """Bjontegaard's rate difference of every curve against vq and the codecs; None without curves."""
+    points = rate_points(results)
+    curves = {model: _curve(points, [model]) for model in results.models if family(model) != "intervention"}
+    curves = {model: curve for model, curve in curves.items() if len(curve) > 1}
+    shapes = [model for model in results.models if family(model) == "ours"]
+    if len(shapes) > 1:
+        curves["gain_shape, all bits"] = _curve(points, shapes)
+    codecs = results.codecs["codecs"] if results.codecs else {}
+    mosaics = {title: codecs.get(name, {}).get("mosaic") for name, title in CODECS.items()}
+    anchors = {"vq, vq_large": _curve(points, ANCHOR)}
+    anchors |= {title: [(point["bpp"], point["psnr"]) for point in line] for title, line in mosaics.items() if line}
+    if not curves or not _coded(results):
+        return None
+    shown, values = [], []
+    for name, curve in curves.items():
+        texts, numbers = {"curve": f"`{name}`", "points": str(len(curve))}, {"curve": name, "points": len(curve)}
+        for title, anchor in anchors.items():
+            percent, reason = bd_rate(anchor, curve)
+            told = f"{percent:+,.0f} %" if percent is not None else reason.partition(":")[0]
+            texts[f"against {title}"] = told
+            numbers[f"against {title}"] = percent
+        shown.append(texts)
+        values.append(numbers)
+    caption = (
+        "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. `vq` is a curve "
+        "only through its codebook sizes; a cell says why where two curves cannot be compared."
+    )
+    return table_of("bd_rates", "Rates at equal distortion", shown, values, caption, results)
+
+
+def _curve(points: pd.DataFrame, models: Sequence[str]) -> list[tuple[float, float]]:
+    """(bpp, PSNR), means over seeds."""
+    mean = points[points["model"].isin(models)].groupby(["model", "bits"])[["bpp", "psnr"]].mean().dropna()
+    return [tuple(row) for row in mean.to_numpy()]

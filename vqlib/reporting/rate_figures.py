@@ -1,0 +1,131 @@
+"""The headline figure: distortion against rate, for every model and for codecs that readers know."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vqlib.reporting.figures import log_axis
+from vqlib.reporting.labels import label_points
+from vqlib.reporting.style import WIDTH, marker, styled
+from vqlib.reporting.tables import half_interval
+
+RAW_BPP = 24  # of an 8-bit RGB image
+CODECS = {"jpeg": ("JPEG", "#4D4D4D"), "webp": ("WebP", "#9A9A9A")}
+FULL = 32  # bits of an unquantised number
+
+
+@styled
+def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict[str, str]) -> Figure:
+    """PSNR against bits per pixel. A model is a point, or a curve over the precisions of its continuous latents.
+
+    Args:
+        points: columns model, bits (of a number; 0 where nothing is continuous), bpp, nominal, prior (bits per pixel,
+            NaN where there is none), psnr; several rows of one model and bits are its seeds.
+        codecs: ``codecs`` of codecs.json: name -> mosaic and files, each a list of {bpp, psnr}; {} for none.
+    """
+    points = points.dropna(subset=["bpp", "psnr"])
+    near = points[points["model"] != "identity"]
+    zoomed = 0 < near["model"].nunique() < points["model"].nunique() or bool(codecs)
+    figure = Figure(figsize=(WIDTH, 6.9 if zoomed else 4.2), layout="constrained")
+    axes = figure.subplots(1 + zoomed, 1, squeeze=False, height_ratios=[1, 2.4][: 1 + zoomed])[:, 0]
+    for ax, part in zip(axes, (points, near if len(near) else points), strict=False):
+        close = ax is axes[-1]
+        limits = _limits(part, wide=not close or not zoomed)
+        names, seen = [], []
+        for model in dict.fromkeys(points["model"]):
+            own = points[points["model"] == model]
+            mean = own.groupby("bits")[["bpp", "nominal", "prior", "psnr"]].mean()
+            seen += _draw_model(ax, own, mean, colours[model], marker(model, colours))
+            where = mean.iloc[len(mean) // 2]
+            names.append((model, where["bpp"], where["psnr"], colours[model]))
+        for name, curves in codecs.items():
+            title, colour = CODECS.get(name, (name, "#4D4D4D"))
+            seen += _draw_codec(ax, curves, title, colour, limits, names)
+        log_axis(ax, "x")
+        ax.set(xlim=limits[0], ylim=limits[1], ylabel="PSNR (dB) on the test split")
+        ax.grid(which="major", alpha=0.4)
+        if limits[0][0] < RAW_BPP < limits[0][1]:
+            ax.axvline(RAW_BPP, color="dimgray", linewidth=0.8, linestyle=":")
+            ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.03), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
+                        textcoords="offset points", ha="right", va="bottom", color="dimgray", fontsize=6.5)  # fmt: skip
+        if zoomed:
+            ax.set_title("without identity" if close else "all", loc="left")
+        wanted = names if close else [one for one in names if one[0] == "identity" or one[0] not in colours]
+        jobs = [one for one in wanted if limits[0][0] < one[1] < limits[0][1] and limits[1][0] < one[2] < limits[1][1]]
+        inside = [point for point in seen if limits[0][0] < point[0] < limits[0][1]]
+        ax.named = (jobs, inside)
+    axes[-1].set_xlabel("bits per pixel")
+    figure.legend(handles=_keys(points, codecs), loc="outside upper center", ncols=3)
+    for ax in axes:
+        label_points(ax, ax.named[0], np.array(ax.named[1]))
+    return figure
+
+
+def _limits(part: pd.DataFrame, wide: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of bits per pixel and of PSNR: room for names, in the wide view also for the raw image's rate."""
+    least = min(part["bpp"].min(), part["prior"].min() if part["prior"].notna().any() else np.inf)
+    most = max(part["bpp"].max(), part["nominal"][part["bits"] == 0].max(), RAW_BPP if wide else 0)
+    height = max(part["psnr"].max() - part["psnr"].min(), 0.5)
+    return (least / 1.7, most * 1.7), (part["psnr"].min() - 0.2 * height, part["psnr"].max() + 0.2 * height)
+
+
+def _draw_model(ax: Axes, own: pd.DataFrame, mean: pd.DataFrame, colour: str, shape: str) -> list[tuple]:
+    """Returns samples of what was drawn, which names are not to cover."""
+    full, coarse = mean[mean.index == FULL], mean[mean.index != FULL]
+    ax.plot(mean["bpp"], mean["psnr"], color=colour, linewidth=1.0, zorder=2)
+    for bits, row in mean.iterrows():
+        seeds = own[own["bits"] == bits]["psnr"].to_numpy()
+        alone = len(mean) == 1 or bits == FULL
+        ax.errorbar(row["bpp"], row["psnr"], half_interval(seeds) if alone and len(seeds) > 2 else None, color=colour,
+                    marker=shape, markersize=5 if alone else 2.5, linewidth=0.8, zorder=3,
+                    markerfacecolor="white" if bits == FULL else colour)  # fmt: skip
+    for _, row in mean[mean.index == 0].iterrows():  # a discrete model: from its coded to its nominal rate
+        ax.plot([row["bpp"], row["nominal"]], [row["psnr"]] * 2, color=colour, linewidth=0.6, alpha=0.7, zorder=1)
+        ax.plot(row["nominal"], row["psnr"], marker="|", color=colour, markersize=5, zorder=2)
+    for _, row in mean.dropna(subset=["prior"]).iterrows():
+        ax.plot([row["prior"], row["bpp"]], [row["psnr"]] * 2, color=colour, linewidth=0.6, linestyle=":", zorder=1)
+        ax.plot(row["prior"], row["psnr"], marker="*", color=colour, markersize=6, zorder=3)
+    samples = [tuple(one) for one in mean[["bpp", "psnr"]].to_numpy()]
+    for _, row in mean[mean.index == 0].iterrows():
+        samples += _along(np.array([row["bpp"], row["nominal"]]), np.array([row["psnr"]] * 2), 12)
+    samples += [(row["prior"], row["psnr"]) for _, row in mean.dropna(subset=["prior"]).iterrows()]
+    return samples + _along(mean["bpp"].to_numpy(), mean["psnr"].to_numpy()) if len(coarse) and len(full) else samples
+
+
+def _draw_codec(ax: Axes, curves: dict, title: str, colour: str, limits: tuple, names: list) -> list[tuple]:
+    seen = []
+    for kind, style in (("mosaic", "-"), ("files", "--")):
+        line = pd.DataFrame(curves.get(kind) or [], columns=["bpp", "psnr"]).sort_values("bpp")
+        if line.empty:
+            continue
+        ax.plot(line["bpp"], line["psnr"], color=colour, linestyle=style, linewidth=1.0, zorder=1.5)
+        seen += _along(line["bpp"].to_numpy(), line["psnr"].to_numpy())
+        (left, right), (low, high) = limits
+        inside = line[line["psnr"].between(low, high - 0.06 * (high - low)) & line["bpp"].between(left, right)]
+        if len(inside):
+            end = inside.iloc[-1]
+            names.append((title if kind == "mosaic" else f"{title}, a file each", end["bpp"], end["psnr"], colour))
+    return seen
+
+
+def _along(x: np.ndarray, y: np.ndarray, samples: int = 60) -> list[tuple]:
+    """Points along a polyline, evenly in log x."""
+    at = np.geomspace(x.min(), x.max(), samples)
+    order = np.argsort(x)
+    return list(zip(at, np.interp(np.log(at), np.log(x[order]), y[order]), strict=True))
+
+
+def _keys(points: pd.DataFrame, codecs: dict) -> list[Line2D]:
+    plain = {"color": "black", "linestyle": "", "marker": "o", "markersize": 5}
+    keys = [Line2D([], [], **plain, label="codes alone, as a bitstream")]
+    keys.append(Line2D([], [], color="black", linewidth=0.6, marker="|", markersize=5, label="their nominal rate"))
+    if (points["bits"] == FULL).any():
+        keys.append(Line2D([], [], color="black", marker="o", markersize=2.5, label="continuous latents, 2 to 16 bits"))
+        keys.append(Line2D([], [], **plain, markerfacecolor="white", label="as 32-bit floats (the paper's)"))
+    if points["prior"].notna().any():
+        keys.append(Line2D([], [], **(plain | {"marker": "*"}), label="under a learnt prior"))
+    if codecs:
+        keys.append(Line2D([], [], color="#4D4D4D", label="codec: mosaic of many images (dashed: a file each)"))
+    return keys

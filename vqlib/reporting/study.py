@@ -1,0 +1,118 @@
+"""The page over all experiments, reports/README.md: what was found, the verdicts, and where each number stands.
+
+Drawn from results/ alone, like the reports that it links to. README.md repeats its first section word for word.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from vqlib.errors import ReportError, UserError
+from vqlib.files import in_one_line, write_atomically
+from vqlib.params import ROOT, experiment_names
+from vqlib.reporting import verdicts
+from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
+from vqlib.reporting.exhibits import all_exhibits
+from vqlib.reporting.findings import fill_in_study
+from vqlib.reporting.html import anchor
+from vqlib.reporting.judging import judges
+from vqlib.reporting.results import Results, load_results
+
+FINDINGS = "results/FINDINGS.md"  # written by hand, its numbers as placeholders, its links relative to the root
+BLOCK = re.compile(rf"(<!-- findings from {FINDINGS} -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write_study(root: Path = ROOT) -> Path:
+    """Write reports/README.md with its tables and return it.
+
+    Raises:
+        ReportError: results are damaged, or FINDINGS.md asks for a number that they do not hold.
+    """
+    experiments = judging_experiments(root)
+    found = judge_all(experiments)
+    link = _links(experiments)
+    tables = {"claims": verdicts.verdict_table(CLAIMS, found, link, True),
+              "disagreements": verdicts.verdict_table(DISAGREEMENTS, found, link, True)}  # fmt: skip
+    folder = root / "reports"
+    for name, table in tables.items():
+        write_atomically(folder / f"{name}.csv", table.csv().encode())
+        write_atomically(folder / f"{name}.tex", table.latex().encode())
+    text = _from_reports(findings(root, experiments))
+    listed = "".join(f"- [{one.experiment.title}]({one.experiment.name}/README.md), {len(one.grid)} runs\n"
+                     for one in experiments)  # fmt: skip
+    parts = [
+        "# What became of the paper's claims\n",
+        text,
+        verdicts.section(found, link, True),
+        verdicts.rules(),
+        f"## The reports behind it\n\n{listed}\nThe tables are here as [claims.csv](claims.csv), "
+        "[claims.tex](claims.tex), [disagreements.csv](disagreements.csv) and "
+        "[disagreements.tex](disagreements.tex).\n",
+    ]
+    write_atomically(folder / "README.md", "\n".join(part for part in parts if part).encode())
+    return folder / "README.md"
+
+
+def judging_experiments(root: Path = ROOT) -> list[Results]:
+    """Every experiment with results that judge, the nearest to the paper's setting first."""
+    names = [name for name in experiment_names(root) if any((root / "results" / name).glob("*.json"))]
+    return judges([load_results(name, root) for name in names])
+
+
+def findings(root: Path, experiments: list[Results]) -> str:
+    """results/FINDINGS.md with its numbers, as it stands in README.md; empty where none was written."""
+    path = root / FINDINGS
+    return fill_in_study(path.read_text(), experiments, FINDINGS).strip() + "\n" if path.is_file() else ""
+
+
+def write_readme(root: Path = ROOT) -> Path:
+    """Put the findings between README.md's two marks.
+
+    Raises:
+        ReportError: README.md lacks the marks.
+    """
+    path = root / "README.md"
+    text = path.read_text()
+    if not BLOCK.search(text):
+        raise ReportError(f"README.md lacks the lines <!-- findings from {FINDINGS} --> and <!-- end -->")
+    filled = findings(root, judging_experiments(root))
+    write_atomically(path, BLOCK.sub(lambda marks: f"{marks[1]}{filled}{marks[2]}", text).encode())
+    return path
+
+
+def _links(experiments: list[Results]) -> verdicts.Link:
+    """To figures and tables of the experiments' reports, by the number that they have there."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for results in experiments:
+        name = results.experiment.name
+        for label, exhibit in all_exhibits(results).items():
+            link = f"[{label}]({name}/README.md#{anchor(exhibit.heading)})"
+            found.setdefault((name, exhibit.name), []).append(link)
+    return lambda experiment, name: ", ".join(found.get((experiment, name), ())) or None
+
+
+def _from_reports(text: str) -> str:
+    """Links relative to the root, as seen from reports/."""
+    text = text.replace("](reports/README.md#", "](#").replace("](reports/", "](")
+    return re.sub(r"\]\((?!https?:|#)(?=(?:LOG|README|results|experiments|vqlib)\b)", "](../", text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``python -m vqlib.reporting.study``; with ``--readme`` it also puts the findings into README.md."""
+    parser = argparse.ArgumentParser(prog="python -m vqlib.reporting.study", description=__doc__)
+    parser.add_argument("--readme", action="store_true", help="also put the findings into README.md")
+    given = parser.parse_args(arguments)
+    try:
+        with in_one_line(ROOT / "reports"):
+            print(write_study())
+            if given.readme:
+                print(write_readme())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

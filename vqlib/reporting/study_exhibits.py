@@ -1,0 +1,206 @@
+"""Exhibits of single questions; each is None where the experiment has no runs for it."""
+
+import numpy as np
+import pandas as pd
+
+from vqlib.reporting import paper, study_figures
+from vqlib.reporting.claims_training import INTERVENTIONS, stability_of
+from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
+from vqlib.reporting.families import divides_by_a_norm, family
+from vqlib.reporting.results import Results
+from vqlib.reporting.style import palette
+from vqlib.reporting.tables import NOTHING, number
+
+
+def controls(results: Results) -> Exhibit | None:
+    """What healthy codebooks and more bits give, beside what projection gives."""
+    chosen = [model for model in results.models if family(model) in ("control", "ours")]
+    if not chosen or "vq" not in results.models:
+        return None
+    models = ["vq", *(model for model in ("projected", "projected_rows") if model in results.models), *chosen]
+    rows = []
+    for model in models:
+        found = results.ratio(model, "vq")
+        enough = min(len(results.runs_of(model)), len(results.runs_of("vq"))) >= 3 and model != "vq"
+        rows.append({"model": model, "ratio": found.value, "low": found.low if enough else np.nan,
+                     "high": found.high if enough else np.nan, "bpp": results.mean(model, "rate.bpp_8bit"),
+                     "perplexity": results.mean(model, "test.perplexity")})  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame["bpp"] = frame["bpp"].fillna(frame["model"].map(lambda model: results.mean(model, "rate.bpp_codes")))
+    caption = (
+        "How much a healthy codebook gives for free, and what more bits give: test MSE over that of `vq`, with the "
+        "nominal rate (continuous numbers at 8 bits) and the perplexity of the codes. The dotted lines are the error "
+        "of `vq` and half of it, which the paper claims for its projection. Intervals (95 %, Welch) where both have "
+        "three seeds."
+    )
+    figure = study_figures.controls(frame, palette(results.variants))
+    return figure_of("controls", "What a healthy codebook gives for free", figure, caption, results,
+                     *results.runs_of(*models))  # fmt: skip
+
+
+def frequency(results: Results) -> Exhibit | None:
+    """The paper's Figure 4."""
+    models = {int(results.option(model, "num_frequent")): model for model in results.models
+              if family(model) == "frequency" and "released" not in model
+              and results.option(model, "num_frequent") is not None}  # fmt: skip
+    if not models:
+        return None
+    if results.runs_of("vq"):
+        models[results.experiment.network.num_embeddings] = "vq"
+    rows = [{"S": value, "model": model, "reconstruction": results.mean(model, "test.mse"),
+             "quantization": results.mean(model, "test.quantization"), "bpp": results.mean(model, "rate.bpp_8bit"),
+             "fraction": results.mean(model, "rate.continuous_fraction")}
+            for value, model in sorted(models.items())]  # fmt: skip
+    ours = pd.DataFrame(rows)
+    theirs = pd.DataFrame(
+        [{"S": int(name.partition("_")[2] or paper.SETTING["num_embeddings"]), **entry["test"]}
+         for name, entry in paper.LOSSES.items() if name == "vq" or name.startswith("frequency")]
+    )  # fmt: skip
+    fractions = {row["model"]: f"{number(100 * row['fraction'], 3)} %" for row in rows}
+    caption = (
+        "Error against S, the number of codes that stay discrete (the paper's Figure 4), with the share of positions "
+        "that are continuous instead and the nominal rate that they cost at 8 bits a number."
+        f"{listed(' Continuous positions:', fractions)} Where the share is nil the model is `vq`, whatever its S."
+    )
+    colours = palette(results.variants)
+    figure = study_figures.frequency(ours, theirs, colours[next(iter(models.values()))])
+    return figure_of("frequency", "The frequency model against S", figure, caption, results,
+                     *results.runs_of(*models.values()))  # fmt: skip
+
+
+def stability(results: Results) -> Exhibit | None:
+    """C2 run by run, None where nothing divides by a norm."""
+    table = _stability(results)
+    if table is None:
+        return None
+    shown = table[table["rise"].notna()]
+    peaks = {model: f"{int((part['late_peaks'] > 0).sum())} of {len(part)}"
+             for model, part in shown.groupby("variant", sort=False)}  # fmt: skip
+    caption = (
+        "Stability in training, a dot for every run: the highest single step of the second half in medians of such "
+        "highest steps, the highest gradient norm in means of its logging interval, and the least norm of a code in "
+        "use. The interventions change only how the gradient passes the projection (`_detached`), what is divided by "
+        f"(`_guard`) or the codes' norm (`_unit`).{listed(' Runs with a late peak:', peaks)}"
+    )
+    figure = study_figures.stability(shown, palette(results.variants))
+    return figure_of("stability", "What makes training unstable", figure, caption, results, *shown["run"])
+
+
+def stability_table(results: Results) -> Exhibit | None:
+    table = _stability(results)
+    if table is None:
+        return None
+    shown, values = [], []
+    for model, part in table.groupby("variant", sort=False):
+        texts, numbers = cells(results, model, {"MSE": "test.mse"})
+        hits = int((part["late_peaks"] > 0).sum())
+        middle = part[["rise", "burst", "least_used_norm"]].median()
+        texts |= {"runs with a late peak": f"{hits} of {len(part)}",
+                  "highest step": number(float(part["rise"].max()), 3),
+                  "median burst": number(float(middle["burst"]), 3),
+                  "greatest burst": number(float(part["burst"].max()), 3),
+                  "least norm in use": number(float(part["least_used_norm"].min()), 3)}  # fmt: skip
+        shown.append(texts)
+        values.append(numbers | {"runs_with_late_peak": hits, "highest_step": part["rise"].max(),
+                                 "median_burst": middle["burst"], "greatest_burst": part["burst"].max(),
+                                 "least_norm_in_use": part["least_used_norm"].min()})  # fmt: skip
+    caption = (
+        "The numbers behind it, over the runs of a model. Highest step: of the second half, in medians of the highest "
+        "steps of logging intervals; a late peak is one above 3. Burst: highest over mean gradient norm of a logging "
+        "interval."
+    )
+    return table_of("stability", "Stability as numbers", shown, values, caption, results, *table["run"])
+
+
+def _stability(results: Results) -> pd.DataFrame | None:
+    """The runs of models that divide by a norm, of vq, and of what else has several seeds."""
+    table = stability_of(results)
+    if not table["variant"].map(divides_by_a_norm).any():
+        return None
+    interventions = {name for names in INTERVENTIONS.values() for name in names}
+    seeds = table.groupby("variant")["run"].transform("count")
+    kept = table["variant"].map(divides_by_a_norm) | table["variant"].isin({"vq", *interventions}) | (seeds > 2)
+    return table[kept & (table["variant"] != "identity")]
+
+
+def usage(results: Results) -> Exhibit | None:
+    """Sorted shares of the codes."""
+    rows = [
+        {"model": evaluation["variant"], "run": run, "rank": rank, "share": share}
+        for run, evaluation in results.evaluations.items() if run in set(results.runs["run"])
+        for symbol in (evaluation.get("codes") or [])[:1]
+        for rank, share in zip(symbol["ranks"], symbol["shares"], strict=True)
+    ]  # fmt: skip
+    if not rows:
+        return None
+    shares = pd.DataFrame(rows)
+    models = list(dict.fromkeys(shares["model"]))
+    perplexities = {model: number(results.mean(model, "test.perplexity"), 3) for model in models}
+    caption = (
+        "Use of the codes on the test split: the share of positions of every code, the most used first; where a "
+        "position has several symbols, of the first one. A curve that ends early belongs to a codebook that lies idle."
+        f"{listed(' Perplexity:', perplexities)}"
+    )
+    figure = study_figures.codebook_usage(shares, palette(results.variants))
+    return figure_of("usage", "Use of the codebook", figure, caption, results, *results.runs_of(*models))
+
+
+def gains(results: Results) -> Exhibit | None:
+    """Distribution of gains, continuous and quantised."""
+    continuous, levels = [], []
+    for model in results.models:
+        for run in results.runs_of(model):
+            evaluation = results.evaluations[run]
+            histogram = evaluation.get("gains")
+            if histogram:
+                edges = np.asarray(histogram["edges"])
+                density = np.asarray(histogram["shares"]) / np.diff(edges)
+                middles = (edges[1:] + edges[:-1]) / 2
+                continuous += [{"model": model, "run": run, "middle": middle, "density": value}
+                               for middle, value in zip(middles, density, strict=True)]  # fmt: skip
+            for symbol in (evaluation.get("codes") or [])[1:]:
+                if symbol.get("levels") and family(model) == "ours":
+                    count = len(symbol["levels"])
+                    levels += [{"model": model, "run": run, "place": (place + 0.5) / count, "share": share * count}
+                               for place, share in enumerate(symbol["levels"])]  # fmt: skip
+    if not continuous and not levels:
+        return None
+    frames = (pd.DataFrame(continuous, columns=["model", "run", "middle", "density"]),
+              pd.DataFrame(levels, columns=["model", "run", "place", "share"]))  # fmt: skip
+    models = list(dict.fromkeys([*frames[0]["model"], *frames[1]["model"]]))
+    caption = (
+        "Distribution of the gains on the test split, the first seed of every model. A gain of 1 is the code itself, "
+        "so the width of the left curves is what projection adds to `vq`; quantised gains are as the decoder's table "
+        "has them, in shares of an even use."
+    )
+    figure = study_figures.gain_distributions(*frames, palette(results.variants))
+    return figure_of("gains", "Distribution of the gains", figure, caption, results, *results.runs_of(*models))
+
+
+def learning_rates(results: Results) -> Exhibit | None:
+    """The grid of learning rates, on validation; None where no variant was trained at several."""
+    several = results.grid.groupby("variant")["learning_rate"].transform("nunique") > 1
+    if not several.any():
+        return None
+    tried = results.grid[several]
+    rates = sorted(tried["learning_rate"].unique())
+    shown, values = [], []
+    for model in (model for model in results.models if model in set(tried["variant"])):
+        means = tried[tried["variant"] == model].groupby("learning_rate")["validation_mse"].mean()
+        best = means.idxmin()
+        texts = {"model": f"`{model}`"}
+        for rate in rates:
+            text = number(float(means[rate])) if rate in means else NOTHING
+            texts[f"{rate:g}"] = f"**{text}**" if rate == best else text
+        texts["least at"] = f"{best:g}" + (
+            " (the edge of its grid)" if best in (means.index[0], means.index[-1]) else ""
+        )
+        shown.append(texts)
+        values.append(
+            {"model": model, "least_at": best, **{f"validation_mse_{rate:g}": means.get(rate) for rate in rates}}
+        )
+    caption = (
+        "Least validation MSE at every learning rate that was tried (mean over seeds where there are several). Rates "
+        "are chosen on the validation split; a least at the edge of a grid says that a better one may lie beyond."
+    )
+    return table_of("learning_rates", "Learning rates", shown, values, caption, results, *tried["run"])
