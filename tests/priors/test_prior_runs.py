@@ -114,27 +114,26 @@ def test_other_parameters_train_anew(trained):
     assert result_files(other, make_run("projected"))[3] != before[3]
 
 
-@pytest.mark.parametrize("killed_at", [(0, 2), (1, 4), (2, 6)])
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(experiment, killed_at, monkeypatch, tmp_path_factory):
-    """Killed after a checkpoint of the first, second or third network; what was finished before is not done again."""
-    run = make_run("projected")
-    runs.train_prior_run(experiment, run)
-    expected = result_files(experiment, run)
-    drawing.prior_file(experiment, run).unlink()
-    saved, save = [], checkpoints.save_state
+@pytest.mark.parametrize("killed_at", [("pixelcnn", 2), ("transformer", 4), ("reals", 6)])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(experiment, finished, killed_at, monkeypatch):
+    """Killed after a checkpoint of the first, second or third network; none is begun again."""
+    run, save = make_run("projected"), checkpoints.save_state
 
     def save_and_die(folder, state):
         save(folder, state)
-        saved.append(folder.name)
-        if (len(set(saved)) - 1, state.step) == killed_at:
+        if (folder.name, state.step) == killed_at:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_state", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             runs.train_prior_run(experiment, run)
+    steps = []
+    monkeypatch.setattr(checkpoints, "save_state", lambda folder, state: steps.append((folder.name, state.step)))
     runs.train_prior_run(experiment, run)
-    assert result_files(experiment, run) == expected
+    assert result_files(experiment, run) == result_files(finished, run)
+    every = [(part, step) for part in ("pixelcnn", "transformer", "reals") for step in (2, 4, 6)]
+    assert steps == every[every.index(killed_at) + 1 :]
 
 
 def test_a_variant_without_codes_is_passed_over_with_the_reason(experiment, capsys):
