@@ -1,6 +1,9 @@
 """The benchmarks at toy sizes: they measure what they say. No test here looks at how long anything took."""
 
 import json
+import re
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -13,7 +16,7 @@ from benchmarks.page import page as page_of
 from benchmarks.run import main
 from vqlib.errors import DataError
 from vqlib.model import make_model
-from vqlib.params import Network
+from vqlib.params import ROOT, Network
 from vqlib.training import train
 
 CPU = torch.device("cpu")
@@ -182,3 +185,34 @@ def test_large_images_come_in_smaller_batches_on_a_cpu():
     axes = {"size": (32, 128), "width": (8,)}
     assert [given["batch"] for _, given in growth.settings(growth.BASE, axes, gpu=False)] == [128, 32, 128]
     assert [given["batch"] for _, given in growth.settings(growth.BASE, axes, gpu=True)] == [128, 128, 128]
+
+
+def test_the_page_on_gpus_counts_as_torch_does():
+    """Operations are linear in pixels: those at 128 px are 16 times those at 32 px."""
+    counted = 16 * measure.step_operations(measure.setting(batch=1), VARIANTS["vq"]) / 1e9
+    text = (ROOT / "docs" / "multi_gpu.md").read_text()
+    assert f"{counted:.1f} GFLOP at 128 px" in text
+    rows = re.findall(r"\| (\d+) % \| ([\d,]+) \| ([\d.]+) h \| ([\d.]+) h \| ([\d.]+) h \|", text)
+    assert len(rows) == 3
+    for share, rate, alone, each, together in rows:
+        expected = int(share) / 100 * 989e12 / counted / 1e9
+        hours = 100_000 * 128 / expected / 3600
+        shown = [float(number.replace(",", "")) for number in (rate, alone, each, together)]
+        assert shown == pytest.approx([expected, hours, hours, hours / (8 * 0.5)], rel=0.03)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "sampel", "vq-0"],
+                                       ["train", "sample", "vq-7"]])  # fmt: skip
+def test_no_torch_where_none_is_needed(arguments):
+    """torch takes seconds to import; help and mistakes must not wait for it."""
+    code = f"""
+import sys
+from vqlib.__main__ import main
+try:
+    status = main({arguments!r})
+except SystemExit as ended:
+    status = ended.code
+print(status, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{0 if '--help' in arguments else 2} False"

@@ -3,7 +3,7 @@
 Checks what is needed, prepares the images, trains and evaluates every run (several at once, spread over the GPUs),
 draws the reports, and puts results, reports and weights into a folder (--out, or the environment variable OUT) after
 every run. Started again it goes on: runs that are there are left alone, a run that was cut off continues from its last
-checkpoint. With --minutes it stops by itself: no run starts that cannot end, and what is running saves first.
+checkpoint. With --minutes it stops by itself, and what is running saves first.
 
 Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock is kept; else the same code runs as
 ``python -m vqlib``. Wants Python 3.11 or newer and the packages of `python -m vqlib` (README.md).
@@ -11,7 +11,9 @@ Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock 
 
 import argparse
 import contextlib
+import ctypes
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -28,7 +30,7 @@ NEEDED = {
     "torch": "torch", "torchmetrics": "torchmetrics", "safetensors": "safetensors", "pydantic": "pydantic",
     "ruamel.yaml": "ruamel.yaml", "PIL": "pillow", "numpy": "numpy", "tqdm": "tqdm",
     "pandas": "pandas", "scipy": "scipy", "seaborn": "seaborn", "matplotlib": "matplotlib",
-    "markdown_it": "markdown-it-py", "torchvision": "torchvision", "pyarrow": "pyarrow",
+    "markdown_it": "markdown-it-py", "constriction": "constriction",
 }  # fmt: skip
 TO_SAVE = 120  # seconds that a run gets for its checkpoint when it is told to stop
 STEPS = ("train", "evaluate")
@@ -39,10 +41,10 @@ class Problem(Exception):
 
 
 class Job:
-    """A run of an experiment, and how long its steps took."""
+    """A run of an experiment, and how it ended."""
 
     def __init__(self, experiment, run):
-        self.experiment, self.run, self.state, self.seconds = experiment, run, "waiting", 0.0
+        self.experiment, self.run, self.state = experiment, run, "waiting"
         self.name = f"{experiment.name} {run.name}"
 
 
@@ -72,8 +74,10 @@ class Machine:
             with self.lock:
                 if self.stopping:
                     return 130
-                child = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT,
-                                         stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+                child = subprocess.Popen(
+                    command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                    start_new_session=True, preexec_fn=end_with_parent,
+                )  # fmt: skip
                 self.children.add(child)
             code = child.wait()
             with self.lock:
@@ -96,6 +100,12 @@ class Machine:
                     os.killpg(child.pid, signal.SIGKILL)
 
 
+def end_with_parent() -> None:
+    """Ask the kernel (Linux) for SIGTERM when the thread that waits dies, so that no run goes on alone."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
+
 def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
@@ -105,7 +115,7 @@ def pipeline_of(experiment) -> str:
     return (place / "dvc.yaml").as_posix()
 
 
-def check(device: str, choice: str) -> bool:
+def check(choice: str) -> bool:
     """Everything is installed; returns whether DVC is used."""
     lacking = sorted(wheel for module, wheel in NEEDED.items() if not there(module))
     if lacking:
@@ -159,8 +169,6 @@ def is_current(experiment, run) -> bool:
 
 def is_evaluated(experiment, run) -> bool:
     """Whether the evaluation belongs to the weights that are there."""
-    import json
-
     from vqlib.files import digest_of
 
     file = experiment.results / f"{run.name}.json"
@@ -189,8 +197,8 @@ def work(job: Job, machine: Machine, gpu: str | None, out: Path) -> None:
             job.state = f"failed in {step} (exit status {code}, {log})"
             say(f"{job.name}: {job.state}: {last_line(log)}")
             return
-    job.seconds = time.monotonic() - start
-    say(f"{job.name}: {job.state}" + (f" after {job.seconds / 60:.1f} min" if job.state == "done" else ""))
+    minutes = (time.monotonic() - start) / 60
+    say(f"{job.name}: {job.state}" + (f" after {minutes:.1f} min" if job.state == "done" else ""))
     bundle(job.experiment, out)
 
 
@@ -201,13 +209,12 @@ def last_line(log: Path) -> str:
 
 def work_through(jobs: list[Job], machine: Machine, out: Path) -> None:
     """All jobs, in order, as slots become free; returns when all have ended or the deadline has stopped them."""
-    waiting, longest = list(jobs), [0.0]
+    waiting = list(jobs)
 
     def slot(gpu: str | None) -> None:
         while True:
             with machine.lock:
-                room = machine.deadline - time.monotonic()
-                if machine.stopping or not waiting or room <= 0:
+                if machine.stopping or not waiting or time.monotonic() >= machine.deadline:
                     return
                 job = waiting.pop(0)
             try:
@@ -215,7 +222,6 @@ def work_through(jobs: list[Job], machine: Machine, out: Path) -> None:
             except Exception as error:  # one run must not take the others along
                 job.state = f"failed ({type(error).__name__}: {error})"
                 say(f"{job.name}: {job.state}")
-            longest[0] = max(longest[0], job.seconds)
 
     threads = [threading.Thread(target=slot, args=(gpu,), daemon=True) for gpu in machine.slots]
     for thread in threads:
@@ -252,9 +258,12 @@ def experiment_files(experiment) -> list[Path]:
     return [place / "dvc.yaml", place / "dvc.lock", place / "params.yaml", experiment.prepared / "manifest.json"]
 
 
-def report(experiment, machine: Machine) -> None:
+def report(experiment, jobs: list[Job], machine: Machine) -> None:
+    """Draw the report where something is new, or there is none yet."""
     log = machine.logs / experiment.name / "report.log"
-    if not any(experiment.results.glob("*.json")):
+    new = any(job.state == "done" for job in jobs if job.experiment is experiment)
+    drawn = (experiment.reports / "README.md").is_file()
+    if not any(experiment.results.glob("*.json")) or (drawn and not new):
         return
     code = machine.do(machine.command("report", experiment), log)
     say(f"{experiment.name}: report " + ("drawn" if code == 0 else f"failed: {last_line(log)}"))
@@ -284,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * given.minutes if given.minutes is not None else float("inf")
     try:
-        with_dvc = check(given.device, given.choice)
+        with_dvc = check(given.choice)
         from vqlib.errors import UserError
         from vqlib.params import load_experiment
 
@@ -320,7 +329,7 @@ def run_all(experiments: list, jobs: list[Job], machine: Machine, out: Path) -> 
     work_through(jobs, machine, out)
     machine.stopping = False  # reports are still drawn after the time is up: they take seconds
     for experiment in experiments:
-        report(experiment, machine)
+        report(experiment, jobs, machine)
         bundle(experiment, out)
     left = [job for job in jobs if job.state not in ("done", "up to date")]
     for job in left:

@@ -1,0 +1,148 @@
+"""tools/full_scale.py: once from end to end on the smallest experiment (on the CPU, in a copy of the repository), and
+how it deals runs to GPUs, with commands that only pretend to train."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from test_pipeline import PARAMS, Repository, copy_of_repository
+
+from vqlib.params import ROOT
+
+PROBE = """
+import sys
+sys.path.insert(0, "tools")
+import full_scale as script
+from vqlib.params import load_experiment
+smoke = load_experiment("smoke")
+run = smoke.run("vq-0")
+print(script.is_current(smoke, run), script.is_evaluated(smoke, run))
+longer = smoke.training.model_copy(update={"steps": 21})
+print(script.is_current(smoke.model_copy(update={"training": longer}), run))
+print(script.is_current(smoke, run.model_copy(update={"learning_rate": 2e-3})))
+(smoke.run_folder(run) / "model.safetensors").unlink()
+print(script.is_current(smoke, run), script.is_evaluated(smoke, run))
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Repository:
+    repository = copy_of_repository(tmp_path_factory.mktemp("full scale") / "copy")
+    place = repository.folder / "experiments" / "smoke"
+    place.mkdir()
+    (place / "params.yaml").write_text(PARAMS.replace("limit: 128", "limit: 64"))
+    return repository
+
+
+def full_scale(copy: Repository, *options: str, status: int = 0) -> str:
+    command = [sys.executable, "tools/full_scale.py", *options, "--device", "cpu", "--with", "vqlib", "--out", "kept"]
+    done = subprocess.run(command, cwd=copy.folder, capture_output=True, text=True, timeout=550)
+    assert done.returncode == status, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_one_command_makes_everything_and_keeps_it(copy):
+    assert "1 of 1 runs are there" in full_scale(copy, "smoke", "--runs", "vq-0")
+    kept = copy.folder / "kept"
+    assert json.loads((kept / "results/smoke/vq-0.json").read_text())["run"] == "vq-0"
+    assert "`vq`" in (kept / "reports/smoke/README.md").read_text()
+    assert (kept / "runs/smoke/vq-0/model.safetensors").stat().st_size > 10_000
+    assert (kept / "data/prepared/smoke/manifest.json").is_file() and not list(kept.rglob("*.u8"))
+
+
+@pytest.mark.timeout(600)
+def test_what_is_there_is_left_alone_and_no_other(copy):
+    assert "0 of 2 runs are there; the same command goes on" in full_scale(copy, "smoke", "--minutes", "0", status=1)
+    told = full_scale(copy, "smoke", "--runs", "vq-0")
+    assert "smoke vq-0: up to date" in told and "smoke vq-0: train" not in told
+    probed = subprocess.run([sys.executable, "-c", PROBE], cwd=copy.folder, capture_output=True, text=True, check=True,
+                            env={**os.environ, "PYTHONPATH": str(copy.folder)})  # fmt: skip
+    assert probed.stdout.split() == ["True", "True", "False", "False", "False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["smok"], "error: experiment 'smok' is not known; did you mean 'smoke'?"),
+        (["smoke", "--runs", "vq-7"], "error: run 'vq-7' is not in the experiment 'smoke'"),
+    ],
+)
+def test_mistakes_are_one_line(copy, options, said):
+    assert full_scale(copy, *options, status=2).startswith(said)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The script as a module; nothing is there yet, and nothing is copied."""
+    spec = importlib.util.spec_from_file_location("full_scale", ROOT / "tools" / "full_scale.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec.loader.exec_module(module)
+    for name in ("is_current", "is_evaluated"):
+        monkeypatch.setattr(module, name, lambda experiment, run: False)
+    monkeypatch.setattr(module, "bundle", lambda experiment, out: None)
+    return module
+
+
+def pretend(script, folder, slots: list, code: str, runs: int = 3, seconds: float = 60) -> list:
+    """Jobs after they were worked through, where every step runs ``code`` with the step's and the run's name."""
+    machine = script.Machine(slots, 1, folder / "logs", time.monotonic() + seconds, False)
+    machine.command = lambda step, experiment, run=None: [sys.executable, "-S", "-c", code, step, run.name]
+    jobs = [script.Job(SimpleNamespace(name="e"), SimpleNamespace(name=f"r{number}")) for number in range(runs)]
+    script.work_through(jobs, machine, folder)
+    return jobs
+
+
+def said(folder, run: str) -> list[str]:
+    return (folder / "logs" / "e" / f"{run}.log").read_text().split()
+
+
+def test_runs_are_dealt_to_gpus_and_stay_there(script, tmp_path):
+    code = "import os, time, sys; print(sys.argv[1], os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(0.3)"
+    jobs = pretend(script, tmp_path, ["5", "7"], code, runs=4)
+    assert [job.state for job in jobs] == ["done"] * 4
+    seen = [said(tmp_path, f"r{number}") for number in range(4)]
+    for train, trained_on, evaluate, evaluated_on in seen:
+        assert (train, evaluate) == ("train", "evaluate") and trained_on == evaluated_on
+    assert {lines[1] for lines in seen[:2]} == {"5", "7"}
+
+
+def test_a_run_that_fails_does_not_stop_the_others(script, tmp_path, capsys):
+    jobs = pretend(script, tmp_path, [None], "import sys; print('it broke'); sys.exit(sys.argv[2] == 'r1')")
+    assert [job.state.split(" (")[0] for job in jobs] == ["done", "failed in train", "done"]
+    assert "it broke" in capsys.readouterr().out
+
+
+def test_when_the_time_is_up_runs_save_and_no_other_starts(script, tmp_path):
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(130)))\n"
+        "print('began', flush=True)\n"
+        "time.sleep(50)"
+    )
+    jobs = pretend(script, tmp_path, [None], code, seconds=3)
+    assert [job.state for job in jobs] == ["stopped", "waiting", "waiting"]
+    assert said(tmp_path, "r0") == ["began", "saved"]
+
+
+def test_slots_follow_the_gpus_that_may_be_seen(script, monkeypatch):
+    torch = pytest.importorskip("torch")
+    assert script.slots_of("cpu", 2) == [None, None]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert script.slots_of("auto", 2) == ["0", "1", "2", "0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert script.slots_of("cuda", 1) == ["4", "6"]
+
+
+def test_missing_packages_are_named(script, monkeypatch):
+    monkeypatch.setitem(script.NEEDED, "nosuchmodule", "no-such-wheel")
+    with pytest.raises(script.Problem, match="pip install no-such-wheel"):
+        script.check("auto")
