@@ -202,8 +202,10 @@ def test_readme_and_help_name_targets_that_exist(clone):
 def test_dvc_reports_nothing_and_stages_nothing():
     config = configparser.ConfigParser()
     config.read(ROOT / ".dvc" / "config")
-    assert config.sections() == ["core"]
+    remote = config["core"].pop("remote")
     assert dict(config["core"]) == {"analytics": "false", "check_update": "false", "autostage": "false"}
+    assert config.sections() == ["core", f"'remote \"{remote}\"'"]
+    assert dict(config[f"'remote \"{remote}\"'"]) == {"url": "../weights"}  # a folder of the repository: no network
 
 
 def test_git_ignores_what_is_made_and_keeps_what_is_read(tmp_path):
