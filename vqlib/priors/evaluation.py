@@ -63,7 +63,8 @@ def order0_reals(train: Latents, test: Latents, quantizer: UniformQuantizer) -> 
     kept = train.reals[~torch.isnan(train.reals)].double()
     values = test.reals[~torch.isnan(test.reals)].double()
     nats = float((((values - kept.mean()) / kept.std()).square() / 2 + kept.std().log() + log(2 * pi) / 2).mean())
-    share = torch.bincount(quantizer.indices(values), minlength=quantizer.levels).double() / len(values)
+    levels = quantizer.indices(test.reals)[~torch.isnan(test.reals)]
+    share = torch.bincount(levels, minlength=quantizer.levels).double() / len(values)
     return {"nats": nats, "bits": nats / log(2), "level_bits": float(-torch.xlogy(share, share).sum() / log(2))}
 
 
