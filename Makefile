@@ -37,7 +37,7 @@ repro: checked .venv
 	@echo 'The report: reports/$(EXPERIMENT)/report.html'
 
 study: .venv
-	python -m dvc repro reports/dvc.yaml
+	python -m dvc repro -s reports/dvc.yaml  # the results as they are: no run is made anew
 	python -m vqlib.reporting.study --readme
 
 test: .venv
