@@ -228,7 +228,7 @@ def test_rate_distortion_draws_curves_points_and_codecs_on_logarithmic_axes():
         assert any(len(line) == 2 and np.allclose(line, [0.4, 0.5]) for line in joined)  # vq: coded and nominal
         assert any(np.allclose(line, 0.3) for line in joined)  # under a prior
         assert sum(len(line) == len(CURVE) for line in joined) == 2  # JPEG, a mosaic and a file each
-    assert any(np.allclose(line.get_xdata(), [24, 24]) for line in figure.axes[0].lines)
+    assert any(list(line.get_xdata()) == [24, 24] for line in figure.axes[0].lines)
     hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white"]
     assert [line.get_xdata()[0] for line in hollow] == [0.4 + 32 * 2 / 50]  # the paper's 32-bit latents
 
