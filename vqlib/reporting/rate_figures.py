@@ -124,8 +124,8 @@ def _keys(points: pd.DataFrame, codecs: dict) -> list[Line2D]:
     keys.append(Line2D([], [], color="black", linewidth=0.6, marker="|", markersize=5, label="their nominal rate"))
     if (points["bits"] == FULL).any():
         coarse = points["bits"][points["bits"].between(1, FULL - 1)]
-        label = f"continuous latents, {coarse.min():g} to {coarse.max():g} bits" if len(coarse) else "continuous latents"
-        keys.append(Line2D([], [], color="black", marker="o", markersize=2.5, label=label))
+        bits = f", {coarse.min():g} to {coarse.max():g} bits" if len(coarse) else ""
+        keys.append(Line2D([], [], color="black", marker="o", markersize=2.5, label=f"continuous latents{bits}"))
         keys.append(Line2D([], [], **plain, markerfacecolor="white", label="as 32-bit floats (the paper's)"))
     if points["prior"].notna().any():
         keys.append(Line2D([], [], **(plain | {"marker": "*"}), label="under a learnt prior"))
