@@ -94,13 +94,16 @@ def count_events(root: Path) -> int:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The bytes that a run of each variant makes."""
-    made = {}
-    for variant in VARIANTS:
-        root = make_root(tmp_path_factory.mktemp("uninterrupted") / variant)
-        assert call(train, root, variant).code == 0
-        made[variant] = outcome(root)
-    return made
+    """The bytes that a run of each variant makes, made when they are first asked for."""
+
+    class Made(dict):
+        def __missing__(self, variant: str):
+            root = make_root(tmp_path_factory.mktemp("uninterrupted") / variant)
+            assert call(train, root, variant).code == 0
+            self[variant] = outcome(root)
+            return self[variant]
+
+    return Made()
 
 
 @pytest.fixture(scope="module")
