@@ -177,7 +177,7 @@ def test_eight_bits_cost_little_and_are_missing_where_nothing_is_continuous(vari
 def test_a_result_is_whole(variant):
     """Every null has a reason, every curve its distortion, every stream its bits; a few kilobytes in all."""
     found = evaluate(trained_a_little(variant), TRAIN, TEST, CPU, batch_size=5)
-    assert found.keys() == {"test", "train", "rate", "codes", "gains", "reasons"}
+    assert found.keys() == {"test", "train", "rate", "codes", "gains", "reasons", "released_protocol"}
     rate, rows = found["rate"], found["rate"]["precisions"]
     assert len(json.dumps(found)) < 30_000
     assert rate["table_images"] == 13
