@@ -134,24 +134,21 @@ def test_a_death_and_a_signal_lose_nothing_that_was_saved(root):
     assert psutil.wait_procs(workers, timeout=30)[1] == []
     step = saved_steps(root)[-1]
 
-    # started again, it goes on; told to stop, it saves first
-    process = start(root, devices=2)
-    wait_for_checkpoint(root, process, after=step)
-    process.send_signal(signal.SIGTERM)
-    errors = process.communicate(timeout=LONG)[1]
-    assert process.returncode == 130
-    assert f"going on after step {step}" in errors
-    stopped = int(re.search(r"stopped and saved after step ([\d,]+)", errors)[1].replace(",", ""))
-    assert saved_steps(root)[-1] == stopped > step
+    stopped = goes_on_and_is_stopped(root, devices=2, after=step)  # started again, it goes on; told to stop, it saves
+    goes_on_and_is_stopped(root, devices=1, after=stopped)  # what two processes saved, one goes on with
 
-    # what two processes saved, one goes on with
-    process = start(root, devices=1)
-    wait_for_checkpoint(root, process, after=stopped)
+
+def goes_on_and_is_stopped(root, devices: int, after: int) -> int:
+    """Start the run, which goes on after step ``after``, and tell it to stop; the later step at which it saved."""
+    process = start(root, devices)
+    wait_for_checkpoint(root, process, after=after)
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=LONG)[1]
     assert process.returncode == 130
-    assert f"going on after step {stopped:,}" in errors
-    assert "stopped and saved after step" in errors
+    assert f"going on after step {after:,}" in errors
+    stopped = int(re.search(r"stopped and saved after step ([\d,]+)", errors)[1].replace(",", ""))
+    assert saved_steps(root)[-1] == stopped > after
+    return stopped
 
 
 def test_what_cannot_be_divided_is_refused_before_anything_starts(root):

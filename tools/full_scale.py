@@ -11,7 +11,6 @@ Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock 
 
 import argparse
 import contextlib
-import ctypes
 import importlib.util
 import json
 import os
@@ -65,6 +64,8 @@ class Machine:
 
     def do(self, command: list[str], log: Path, gpu: str | None = None) -> int:
         """Run a command in the repository, its output into a log; its exit status."""
+        from vqlib.distributed import end_with_parent  # needs torch, which `check` has found by now
+
         log.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": str(ROOT)}
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
@@ -98,12 +99,6 @@ class Machine:
             if child.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
-
-
-def end_with_parent() -> None:
-    """Ask the kernel (Linux) for SIGTERM when the thread that waits dies, so that no run goes on alone."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
 def say(line: str) -> None:

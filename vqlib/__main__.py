@@ -1,18 +1,13 @@
 """The pipeline's steps without notebooks: ``python -m vqlib train sample vq-0``, for machines that have torch alone."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from vqlib.errors import UserError
 from vqlib.files import in_one_line
 from vqlib.params import load_experiment
-
-
-def left_for_parent(error: UserError) -> bool:
-    from vqlib.launch import leave_reason
-
-    return leave_reason(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,7 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             (runs.train_run if given.command == "train" else runs.evaluate_run)(experiment, run)
     except UserError as error:
-        if not ("torch" in sys.modules and left_for_parent(error)):
+        if "VQLIB_OUTCOME" in os.environ:  # vqlib.launch started this process, and says it
+            from vqlib.launch import leave_reason
+
+            leave_reason(error)
+        else:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

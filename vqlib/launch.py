@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from safetensors.torch import load_file
 
 from vqlib import errors
 from vqlib.distributed import end_with_parent, rank
-from vqlib.errors import DeviceError, ParameterError, UserError
+from vqlib.errors import DeviceError, UserError
 from vqlib.files import json_bytes, write_atomically
 from vqlib.model import load_model
 from vqlib.params import Experiment, Run
-from vqlib.training import Trained
+from vqlib.training import Trained, refuse_uneven_parts
 
-OUTCOME = "VQLIB_OUTCOME"  # names a folder, for the children alone, in which each leaves why it stopped
+OUTCOME = "VQLIB_OUTCOME"  # names a folder, for the children alone, in which each leaves why it stopped (__main__)
 TO_SAVE = 60  # seconds that the processes have to save after SIGTERM
 
 
@@ -54,9 +53,7 @@ def train_apart(experiment: Experiment, run: Run, processes: int) -> Trained:
         UserError: the one that stopped them, or one that names the process that died.
         KeyboardInterrupt: this process was interrupted; they have saved and ended.
     """
-    if experiment.training.batch_size % processes:  # as vqlib.training says it, but before it costs anything
-        raise ParameterError(f"training.batch_size is {experiment.training.batch_size}; with {processes} processes "
-                             f"(training.devices) it must be a multiple of {processes}")  # fmt: skip
+    refuse_uneven_parts(experiment.training, processes)  # they would too, but only once they have started
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, torch.get_num_threads() // processes))
     with tempfile.TemporaryDirectory() as outcome:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
@@ -122,21 +119,20 @@ def _meaning(code: int) -> str:
     return f"status {code}"
 
 
-def leave_reason(error: UserError) -> bool:
-    """In a process that ``train_apart`` started: leave ``error`` for it. Returns whether this is one."""
-    folder = os.environ.get(OUTCOME)
-    if folder and Path(folder).is_dir():
-        write_atomically(Path(folder, f"{rank():04d}.json"), json_bytes({"kind": type(error).__name__,
-                                                                        "message": str(error)}))  # fmt: skip
-    return bool(folder)
+def leave_reason(error: UserError) -> None:
+    """In a process that ``train_apart`` started: leave ``error`` for it."""
+    folder = Path(os.environ[OUTCOME])
+    if folder.is_dir():
+        told = {"kind": type(error).__name__, "message": str(error)}
+        write_atomically(folder / f"{rank():04d}.json", json_bytes(told))
 
 
 def read_trained(experiment: Experiment, run: Run) -> Trained:
     """What a run in other processes wrote: its weights as saved, its history as rounded in the csv."""
-    file = experiment.run_folder(run) / "model.safetensors"
+    model, description = load_model(experiment.run_folder(run) / "model.safetensors")
     with open(experiment.results / f"{run.name}.csv", newline="") as text:
         history = [{key: _number(value) for key, value in row.items() if value} for row in csv.DictReader(text)]
-    return Trained(load_file(file), load_model(file)[1]["provenance"]["best_step"], history)
+    return Trained(model.state_dict(), description["provenance"]["best_step"], history)
 
 
 def _number(text: str) -> int | float | str:

@@ -1,6 +1,8 @@
 """The model: encoder, bottleneck, decoder; how it is built from parameters, and how it is kept in a file."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,24 +102,40 @@ def load_model(path: Path) -> tuple[VQVAE, dict[str, Any]]:
         DataError: no such file, or not one of ours, or damaged.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["vqlib"])
-        tensors = load_file(path)
-        if description.pop("sha256") != _digest(tensors, description):
-            raise ValueError("other weights, or another description, than those that were saved")
+        tensors, description = read_sealed(path)
         network, variant = Network(**description["network"]), Variant(**description["variant"])
-        with torch.device("meta"):  # shapes without memory: a forged description may claim any size
-            described = make_model(network, variant).state_dict()
-        if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in described.items()}:
-            raise ValueError("other shapes than those of the network it describes")
-        model = make_model(network, variant)
-        model.load_state_dict({name: _widened(tensor) for name, tensor in tensors.items()})
+        model = filled(functools.partial(make_model, network, variant), tensors)
     except FileNotFoundError:
         raise DataError(f"{path}: no such model; the stage train makes it (dvc repro)") from None
     except ALIEN as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a model of this project, or damaged ({reason})") from None
-    return model.eval(), description
+    return model, description
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights as they were saved, and description, of a file by ``save_model``.
+
+    Raises ValueError for a seal that does not fit, and for what is no such file one of ``ALIEN``.
+    """
+    with safetensors.safe_open(path, framework="pt") as file:
+        description = json.loads((file.metadata() or {})["vqlib"])
+    tensors = load_file(path)
+    if description.pop("sha256") != _digest(tensors, description):
+        raise ValueError("other weights, or another description, than those that were saved")
+    return tensors, description
+
+
+def filled(build: Callable[[], nn.Module], tensors: dict[str, Tensor]) -> nn.Module:
+    """``build()`` with these weights, float32, in eval mode. Raises ValueError, before anything large is built, where
+    they are of other shapes."""
+    with torch.device("meta"):  # shapes without memory: a forged description may claim any size
+        described = build().state_dict()
+    if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in described.items()}:
+        raise ValueError("other shapes than those of the network it describes")
+    model = build()
+    model.load_state_dict({name: _widened(tensor) for name, tensor in tensors.items()})
+    return model.eval()
 
 
 def _widened(tensor: Tensor) -> Tensor:

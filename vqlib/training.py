@@ -95,9 +95,7 @@ def train(
             f"training.batch_size is {budget.batch_size}; it may be at most the {len(images)} images of train"
         )
 
-    if budget.batch_size % processes:
-        raise ParameterError(f"training.batch_size is {budget.batch_size}; with {processes} processes "
-                             f"(training.devices) it must be a multiple of {processes}")  # fmt: skip
+    refuse_uneven_parts(budget, processes)
 
     model = (model or make_model(experiment.network, run.variant, run.seed)).to(device)
     if precision == torch.float64:
@@ -157,6 +155,13 @@ def train(
                 raise Stopped(f"{run.name}: stopped and saved after step {done:,} of {budget.steps:,}")
 
     return Trained(best, best_step, history)
+
+
+def refuse_uneven_parts(budget: Training, processes: int) -> None:
+    """Raises ParameterError unless a batch can be cut into one equal part for each process."""
+    if budget.batch_size % processes:
+        raise ParameterError(f"training.batch_size is {budget.batch_size}; with {processes} processes "
+                             f"(training.devices) it must be a multiple of {processes}")  # fmt: skip
 
 
 class Interval:
@@ -274,8 +279,7 @@ def snapshot(
     tensors |= {f"best/{key}": value for key, value in best.items()}
     tensors |= {f"interval/{key}": value for key, value in interval.tensors.items()}
     tensors["interval_steps"] = torch.tensor(interval.steps)
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    tensors |= {f"optimizer/{key}": value for key, value in optimizer_tensors(optimizer).items()}
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
@@ -283,20 +287,33 @@ def restore(
     tensors: dict[str, Tensor], model: VQVAE, optimizer: torch.optim.Adam, best: dict[str, Tensor], interval: Interval
 ) -> None:
     """Put a snapshot back. The memory layout of every tensor stays what it is in an uninterrupted run."""
-    below = {part: _below(tensors, part) for part in ("model", "best", "interval", "optimizer")}
+    below = {part: below_of(tensors, part) for part in ("model", "best", "interval", "optimizer")}
     model.load_state_dict(below["model"])
     for key, value in below["best"].items():
         best[key].copy_(value)
     device = interval.tensors["bad"].device
     interval.tensors = {key: value.to(device) for key, value in below["interval"].items()}
     interval.steps = int(tensors["interval_steps"])
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for path, value in below["optimizer"].items():
+    restore_optimizer(optimizer, below["optimizer"])
+
+
+def optimizer_tensors(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """Its state by "<number of the parameter>/<name>"."""
+    states = optimizer.state_dict()["state"]
+    return {f"{index}/{key}": value for index, state in states.items() for key, value in state.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    """Put ``optimizer_tensors`` back. A fused optimizer counts its steps on the device, another one on the CPU."""
+    parameters = [(p, bool(group["fused"])) for group in optimizer.param_groups for p in group["params"]]
+    for path, value in tensors.items():
         index, key = path.split("/")
-        parameter = parameters[int(index)]
-        like = torch.zeros((), device=device) if value.dim() == 0 else torch.empty_like(parameter)
+        parameter, fused = parameters[int(index)]
+        count = torch.zeros((), device=parameter.device if fused else "cpu")
+        like = count if value.dim() == 0 else torch.empty_like(parameter)
         optimizer.state[parameter][key] = like.copy_(value)
 
 
-def _below(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+def below_of(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of one part of a snapshot, by their names inside it."""
     return {key.removeprefix(f"{part}/"): value for key, value in tensors.items() if key.startswith(f"{part}/")}

@@ -1,18 +1,14 @@
 """A run's prior: how it is built from parameters, kept in a file, and asked for new latents."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vqlib.errors import DataError, ParameterError
-from vqlib.files import digest_of
-from vqlib.model import ALIEN, VQVAE
+from vqlib.model import ALIEN, VQVAE, filled, read_sealed
 from vqlib.params import Prior, Run, nearest
 from vqlib.priors import make_network
 from vqlib.priors.codes import CodePrior
@@ -88,11 +84,7 @@ def load_prior(path: Path, run: Run, model: VQVAE, weights: str) -> tuple[PriorM
     """
     again = f"train it again (python -m vqlib prior EXPERIMENT {run.name}, or dvc repro)"
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["vqlib"])
-        tensors = load_file(path)
-        if description.pop("sha256") != digest_of(save(tensors) + json.dumps(description, sort_keys=True).encode()):
-            raise ValueError("other weights, or another description, than those that were saved")
+        tensors, description = read_sealed(path)
         trained_as, reason = description["variant"]["name"], description["reason"]
         alphabets = tuple(description["alphabets"])
     except FileNotFoundError:
@@ -110,14 +102,8 @@ def load_prior(path: Path, run: Run, model: VQVAE, weights: str) -> tuple[PriorM
         raise DataError(f"{path}: the prior of other weights than those of {run.name} now; {again}")
     try:
         layout = Layout(alphabets, tuple(description["shape"]), description["reals"], description["by_row"])
-        build = functools.partial(PriorModel, layout, description["classes"], Prior(**description["prior"]))
-        with torch.device("meta"):  # shapes without memory: a forged description may claim any size
-            described = build().state_dict()
-        if {name: x.shape for name, x in tensors.items()} != {name: x.shape for name, x in described.items()}:
-            raise ValueError("other shapes than those of the prior it describes")
-        prior = build(chosen=description["chosen"])
-        prior.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                               for name, tensor in tensors.items()})  # fmt: skip
+        sizes = layout, description["classes"], Prior(**description["prior"]), description["chosen"]
+        prior = filled(functools.partial(PriorModel, *sizes), tensors)
     except ALIEN as error:
         raise DataError(f"{path}: not a prior of this project, or damaged ({str(error).splitlines()[0]})") from None
-    return prior.eval(), description
+    return prior, description

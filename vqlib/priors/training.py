@@ -15,7 +15,7 @@ from vqlib.checkpoints import State
 from vqlib.errors import DivergedError
 from vqlib.params import PriorNetwork
 from vqlib.priors.latents import Latents
-from vqlib.training import batch_indices
+from vqlib.training import batch_indices, below_of, optimizer_tensors, restore_optimizer
 
 NATS_TO_BITS = 1 / math.log(2)
 LARGEST_GRADIENT = 1.0  # norm at which gradients are clipped
@@ -105,25 +105,15 @@ def snapshot(prior: nn.Module, optimizer: torch.optim.Adam, best: dict[str, Tens
     """Everything that the next step depends on, as flat tensors."""
     tensors = {f"prior/{key}": value for key, value in prior.state_dict().items()}
     tensors |= {f"best/{key}": value for key, value in best.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    tensors |= {f"optimizer/{key}": value for key, value in optimizer_tensors(optimizer).items()}
     tensors["since"] = since
     return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
 
 
 def restore(tensors: dict, prior: nn.Module, optimizer: torch.optim.Adam, best: dict, since: Tensor) -> None:
     """Put a snapshot back."""
-    parts: dict[str, dict[str, Tensor]] = {"prior": {}, "best": {}, "optimizer": {}}
-    for path, value in tensors.items():
-        part, _, key = path.partition("/")
-        if key:
-            parts[part][key] = value
-    prior.load_state_dict(parts["prior"])
-    for key, value in parts["best"].items():
+    prior.load_state_dict(below_of(tensors, "prior"))
+    for key, value in below_of(tensors, "best").items():
         best[key].copy_(value)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for path, value in parts["optimizer"].items():
-        index, key = path.split("/")
-        parameter = parameters[int(index)]
-        optimizer.state[parameter][key] = value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
+    restore_optimizer(optimizer, below_of(tensors, "optimizer"))
     since.copy_(tensors["since"])
