@@ -26,7 +26,7 @@ def test_reads_like_an_essay(path):
     assert cells[0].source.startswith("# ")
     assert all(f"**{word}**" in cells[0].source for word in ("Reads", "Writes", "Takes"))
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
-    assert 6 <= len(code) <= 17
+    assert 6 <= len(code) <= 16
     assert all(len(cell.source.splitlines()) <= 15 for cell in code)
     assert not any("pip install" in cell.source for cell in cells)
 

@@ -190,10 +190,11 @@ def test_a_missing_key(root, old, new, said):
     assert said in mistake(root, old, new)
 
 
+NAMED = "a run is named <variant>-<seed> or <variant>-<seed>-lr<learning rate>"
 RELATIONS = [
-    ("  vq-0:", "  vq-1:", "runs.vq-1: a run is named <variant>-<seed> or <variant>-<seed>-lr<learning rate>"),
-    ("  vq-0:", "  7:", "runs.7: a run is named <variant>-<seed> or"),
-    ("  vq-0:", "  vq-0-lr2e-3:", "-lr<learning rate>, here vq-0 or vq-0-lr1e-4"),
+    ("  vq-0:", "  vq-1:", f"runs.vq-1: {NAMED}, here vq-0 or vq-0-lr1e-4"),
+    ("  vq-0:", "  7:", f"runs.7: {NAMED}, here vq-0 or vq-0-lr1e-4"),
+    ("  vq-0:", "  vq-0-lr2e-3:", f"runs.vq-0-lr2e-3: {NAMED}, here vq-0 or vq-0-lr1e-4"),
     ("{variant: vq,", "{variant: vqq,", "runs.vq-0.variant is 'vqq'; did you mean 'vq'?"),
     ("bottleneck: projected, seed", "bottleneck: vq, seed", "is 'vq'; that of the variant halved is 'projected'"),
     ("vq: {bottleneck: vq}", "vq: {bottleneck: projectd}", "vq.bottleneck is 'projectd'; did you mean 'projected'?"),

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from support import NETWORK, held_by_another, make_experiment, make_run, make_split
 
-from vqlib import checkpoints, runs, training
+from vqlib import checkpoints, opened, runs, training
 from vqlib.checkpoints import load_state
 from vqlib.errors import BusyError, DataError, DeviceError, DivergedError, StaleCodeError
 from vqlib.files import rounded
@@ -61,7 +61,8 @@ def root(tmp_path, monkeypatch):
     for file in (*TRAINING_CODE, "vqlib/bottlenecks/vq.py", "vqlib/bottlenecks/projected.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
-    monkeypatch.setattr(runs, "open_split", open_stand_in)
+    for module in (runs, opened):
+        monkeypatch.setattr(module, "open_split", open_stand_in)
     for name in ("VQLIB_CHECKPOINTS", "VQLIB_PIPELINE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, features
 
 from vqlib.data.reader import Split, open_split
-from vqlib.distortion import distortion
+from vqlib.distortion import MEASURES, Means, distortion
 from vqlib.files import in_one_line, json_bytes, rounded, write_atomically
 from vqlib.params import Experiment
 
@@ -104,11 +104,9 @@ def through(pixels: np.ndarray, codec: str, quality: int) -> tuple[int, np.ndarr
 
 
 def _point(quality: int, size: int, images: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
-    sums: dict[str, float] = {}
+    means = Means()
     for part in torch.arange(len(images)).split(256):
         x, y = (torch.from_numpy(kind[part.numpy()]).permute(0, 3, 1, 2) / 127.5 - 1 for kind in (images, decoded))
-        for key, value in distortion(x, y).items():
-            sums[key] = sums.get(key, 0.0) + float(value.double().sum())
+        means.add(distortion(x, y))
     pixels = images[..., 0].size
-    means = {key: total / len(images) for key, total in sums.items()}
-    return {"quality": quality, "bpp": 8 * size / pixels} | means
+    return {"quality": quality, "bpp": 8 * size / pixels} | {key: means.get(key) for key in MEASURES}

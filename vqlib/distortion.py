@@ -11,6 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
+MEASURES = ("mse", "psnr", "ssim")
 WINDOW, SIGMA = 11, 1.5  # pixels
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
@@ -49,6 +50,22 @@ class Reference:
 def distortion(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """``mse``, ``psnr`` and ``ssim`` of every image, (B,) each, between (B, 3, H, W) tensors in [-1, 1]."""
     return Reference(x).distortion(y)
+
+
+class Means:
+    """Means over images of named numbers, added up batch by batch."""
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.images: dict[str, int] = {}
+
+    def add(self, found: dict[str, Tensor]) -> None:
+        for key, value in found.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value.double().sum())
+            self.images[key] = self.images.get(key, 0) + len(value)
+
+    def get(self, key: str) -> float | None:
+        return self.sums[key] / self.images[key] if key in self.sums else None
 
 
 def to_8_bits(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vqlib.batches import Images
 from vqlib.bitstream import FLOAT, Codec
 from vqlib.data.reader import Split
-from vqlib.distortion import Reference, to_8_bits
+from vqlib.distortion import MEASURES, Means, Reference, to_8_bits
 from vqlib.model import VQVAE
 from vqlib.perceptual import Perceptual
 from vqlib.rate import GAIN_BITS, PRECISIONS, Bill, describe_symbols
@@ -29,7 +29,6 @@ STRIP = 16  # images in a strip of reconstructions
 RANGE_IMAGES = 1024  # training images from which the ranges of continuous latents are learnt
 CHECKED_NUMBERS = 2**21  # of a split, at least, whose streams are decoded again whenever a model is evaluated
 GAIN_BINS = 64
-MEASURES = ("mse", "psnr", "ssim")
 LOSSES = {"quantization": "commitment_loss", "projection": "projection_loss"}
 REASONS = {
     "codes": "this bottleneck has no codes",
@@ -46,22 +45,6 @@ class Batch(NamedTuple):
     indices: Tensor | None  # on the model's device
     stored: tuple[Tensor | None, Tensor | None]  # indices and continuous numbers on the CPU
     found: dict[str, Tensor]  # name -> (B,), to be averaged
-
-
-class Means:
-    """Means over images of named numbers, added up batch by batch."""
-
-    def __init__(self):
-        self.sums: dict[str, float] = {}
-        self.images: dict[str, int] = {}
-
-    def add(self, found: dict[str, Tensor]) -> None:
-        for key, value in found.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value.double().sum())
-            self.images[key] = self.images.get(key, 0) + len(value)
-
-    def get(self, key: str) -> float | None:
-        return self.sums[key] / self.images[key] if key in self.sums else None
 
 
 @contextlib.contextmanager
@@ -154,10 +137,8 @@ def learn_ranges(
     latents = [model.bottleneck.compress(model.encode(images.batch(part)))[1] for part in chosen.split(batch_size)]
     if latents[0] is None:
         return {}, None
-    z_e = model.encode(images.batch(chosen[:1]))
-    height, width = [size for size in (2, 3, 5) if size != z_e.shape[1]][:2]
-    probe = model.bottleneck.compress(z_e.new_zeros(1, z_e.shape[1], height, width))[1]
-    axis = 1 if probe.dim() > 1 and probe.shape[1] == z_e.shape[1] else None
+    z_e, (_, numbers) = probed(model, images)
+    axis = 1 if numbers.dim() > 1 and numbers.shape[1] == z_e.shape[1] else None
     values = torch.cat(latents).float().cpu()
     quantizers = {bits: UniformQuantizer(values, bits, axis) for bits in PRECISIONS}
     if values.dim() != 3:
@@ -165,6 +146,14 @@ def learn_ranges(
     kept = values[values.isfinite()].double().numpy()
     low, high = np.quantile(kept, (1e-4, 1 - 1e-4)) if len(kept) else (0.0, 1.0)
     return quantizers, np.linspace(low, high if high > low else low + 1, GAIN_BINS + 1)
+
+
+def probed(model: VQVAE, images: Images) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    """``z_e`` of the first image, and what ``compress`` makes of one like it but with no two equal axes: that shows
+    which axes its numbers have."""
+    z_e = model.encode(images.batch(torch.arange(1)))
+    height, width = [size for size in (2, 3, 5) if size != z_e.shape[1]][:2]
+    return z_e, model.bottleneck.compress(z_e.new_zeros(1, z_e.shape[1], height, width))
 
 
 def spread(total: int, wanted: int) -> Tensor:
@@ -178,8 +167,15 @@ def reconstruction_strip(model: VQVAE, test: Split, device: torch.device) -> byt
     x = Images(test, device).batch(spread(len(test.images), STRIP))
     with eval_mode(model):
         y = model(x).reconstruction
-    rows = [torch.cat(list(to_8_bits(images)), dim=2) for images in (x, y)]  # (3, H, 16 W) each
-    pixels = torch.cat(rows, dim=1).byte().permute(1, 2, 0).cpu().contiguous().numpy()
+    return png(torch.cat([x, y]), len(x))
+
+
+def png(images: Tensor, columns: int) -> bytes:
+    """Images (N, 3, H, W) in [-1, 1] as rows of ``columns``, without gaps; white where none is left."""
+    missing = -len(images) % columns
+    tiles = torch.cat([to_8_bits(images), images.new_full((missing, *images.shape[1:]), 255)])
+    rows = tiles.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, 3)
+    pixels = rows.flatten(0, 1).flatten(1, 2).byte().cpu().contiguous().numpy()
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -14,9 +14,10 @@ import torch
 from vqlib import checkpoints, distributed, launch, provenance
 from vqlib.data.reader import open_split
 from vqlib.device import make_deterministic, pick_device, pick_precision
-from vqlib.errors import DataError, DivergedError
-from vqlib.files import digest_of, exclusive, in_one_line, json_bytes, rounded, write_atomically
-from vqlib.model import load_model, save_model
+from vqlib.errors import DivergedError
+from vqlib.files import exclusive, in_one_line, json_bytes, rounded, write_atomically
+from vqlib.model import save_model
+from vqlib.opened import open_run
 from vqlib.params import Experiment, Run
 from vqlib.progress import Progress
 from vqlib.training import COLUMNS, Stopped, Trained, train
@@ -126,19 +127,13 @@ def evaluate_run(experiment: Experiment, run: Run) -> dict[str, Any]:
     """
     from vqlib.evaluation import evaluate, reconstruction_strip  # needs libraries that training does without
 
-    file = experiment.run_folder(run) / "model.safetensors"
-    model, description = load_model(file)
-    device = pick_device(experiment.training.device)
-    make_deterministic()
-    train_split, test = (open_split(experiment.prepared, n, experiment.data.image_size) for n in ("train", "test"))
-    trained_as = (description["variant"], description["provenance"]["data"])
-    if trained_as != (run.variant.model_dump(), test.digest[: len(trained_as[1])]):
-        raise DataError(f"{file}: trained as another variant or on other data than there are now in params.yaml and "
-                        f"{experiment.prepared}; train the run again")  # fmt: skip
-    metrics = evaluate(model.to(device), train_split, test, device)
+    opened = open_run(experiment, run, ("train", "test"))
+    model, test, device = opened.model, opened.splits["test"], opened.device
+    metrics = evaluate(model, opened.splits["train"], test, device)
     for key, value in metrics["test"].items():
         if value is not None and not math.isfinite(value):
-            raise DivergedError(f"{run.name}: {key} on the test split is {value}; the weights in {file} are of no use")
+            raise DivergedError(f"{run.name}: {key} on the test split is {value}; the weights in "
+                                f"{experiment.run_folder(run) / 'model.safetensors'} are of no use")  # fmt: skip
     result = {
         "experiment": experiment.name,
         "run": run.name,
@@ -146,9 +141,9 @@ def evaluate_run(experiment: Experiment, run: Run) -> dict[str, Any]:
         "bottleneck": run.variant.bottleneck,
         "seed": run.seed,
         "provenance": {
-            **description["provenance"],
+            **opened.provenance,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "weights": digest_of(Path(file).read_bytes())[:12],
+            "weights": opened.weights[:12],
         },
         **metrics,
     }

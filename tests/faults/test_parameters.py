@@ -60,7 +60,8 @@ CASES = [
     ("experiments", {}, "'experiments' is not a known key; did you mean 'experiment'?"),
     ("runs.vq-0.variant", "vqq", "runs.vq-0.variant is 'vqq'; did you mean 'vq'?"),
     ("runs.vq-0.seed", -1, "runs.vq-0.seed is -1; it must be an integer from 0 to 2,147,483,647"),
-    ("runs.vq-0.seed", 3, "runs.vq-0: a run is named <variant>-<seed> or <variant>-<seed>-lr<learning rate>, here"),
+    ("runs.vq-0.seed", 3, "runs.vq-0: a run is named <variant>-<seed> or <variant>-<seed>-lr<learning rate>, "
+                          "here vq-3 or vq-3-lr"),
     ("runs.vq-0.bottleneck", "identity", "runs.vq-0.bottleneck is 'identity'; that of the variant vq is 'vq'"),
     ("runs.vq-0.sed", 0, "runs.vq-0.sed is not a known key; did you mean 'seed'?"),
     ("variants.vq.bottleneck", "vqq", "variants.vq.bottleneck is 'vqq'; did you mean 'vq'?"),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from support import NETWORK, VARIANTS, make_experiment, make_run, make_split
 
-from vqlib import checkpoints
+from vqlib import checkpoints, opened
 from vqlib.errors import DataError, DivergedError, ParameterError
 from vqlib.evaluation import eval_mode
 from vqlib.model import make_model, save_model
@@ -33,12 +33,12 @@ def split(name: str, images: int = 48, seed: int = 0):
     return type(made)(name, made.images, labels, CLASSES, "d" * 64)
 
 
-SPLITS = {name: split(name, seed=seed) for seed, name in enumerate(drawing.SPLITS)}
+SPLITS = {name: split(name, seed=seed) for seed, name in enumerate(opened.SPLITS)}
 
 
 def make(root, monkeypatch):
     """An experiment with runs whose weights are those of the start, as if they had been trained."""
-    monkeypatch.setattr(drawing, "open_split", lambda folder, name, size: SPLITS[name])
+    monkeypatch.setattr(opened, "open_split", lambda folder, name, size: SPLITS[name])
     (root / "vqlib").symlink_to(ROOT / "vqlib")
     made = make_experiment(root=root).model_copy(update={"prior": PRIOR})
     for variant in ("projected", "vq", "identity"):
@@ -344,8 +344,8 @@ def test_a_mask_that_does_not_follow_from_the_codes_has_no_prior():
 
 def test_weights_of_the_start_follow_the_seed(finished):
     run = make_run("projected")
-    opened = drawing.open_run(finished, run)
-    loaded, _ = load_prior(drawing.prior_file(finished, run), run, opened.model, opened.weights)
+    at_hand = opened.open_run(finished, run)
+    loaded, _ = load_prior(drawing.prior_file(finished, run), run, at_hand.model, at_hand.weights)
     first, same, other = (make_prior(loaded.layout, 3, PRIOR, seed).state_dict() for seed in (0, 0, 1))
     key = "codes.transformer.network.first"
     assert torch.equal(first[key], same[key])

@@ -1,47 +1,21 @@
-"""A trained run opened for its prior, and new images drawn from it: what notebooks and the command line call."""
+"""New images drawn from the prior of a run: what notebooks and the command line call."""
 
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqlib.data.reader import Split, open_split
-from vqlib.device import make_deterministic, pick_device
-from vqlib.errors import DataError, ParameterError
-from vqlib.files import digest_of, in_one_line, write_atomically
-from vqlib.model import VQVAE, load_model
+from vqlib.errors import ParameterError
+from vqlib.evaluation import png
+from vqlib.files import in_one_line, write_atomically
+from vqlib.opened import open_run
 from vqlib.params import Experiment, Run
 from vqlib.priors.latents import decode
 from vqlib.priors.model import check_temperature, find_class, load_prior
-from vqlib.priors.samples import png
 
-SPLITS = ("train", "validation", "test")
 MOST = 1024  # images of one call
-
-
-class Opened(NamedTuple):
-    """A trained run, ready for a prior."""
-
-    model: VQVAE
-    weights: str  # digest of the model's file
-    splits: dict[str, Split]
-    device: torch.device
-
-
-def open_run(experiment: Experiment, run: Run) -> Opened:
-    """Raises DataError: no model, or one that was trained as another variant or on other data than those now."""
-    file = experiment.run_folder(run) / "model.safetensors"
-    model, description = load_model(file)
-    splits = {name: open_split(experiment.prepared, name, experiment.data.image_size) for name in SPLITS}
-    digest = description["provenance"]["data"]
-    if (description["variant"], digest) != (run.variant.model_dump(), splits["test"].digest[: len(digest)]):
-        raise DataError(f"{file}: trained as another variant or on other data than there are now in params.yaml and "
-                        f"{experiment.prepared}; train the run again")  # fmt: skip
-    device = pick_device(experiment.training.device)
-    make_deterministic()
-    return Opened(model.to(device), digest_of(file.read_bytes()), splits, device)
 
 
 def prior_file(experiment: Experiment, run: Run) -> Path:

@@ -1,8 +1,9 @@
 """What a prior is worth in bits, on the test split: its likelihood in float32 beside what numbers cost alone."""
 
-from math import ceil, log, log2, pi
+from math import log, log2, pi
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,8 @@ from vqlib.priors.latents import Latents
 from vqlib.priors.model import PriorModel
 from vqlib.priors.naive import order0_bits
 from vqlib.priors.reals import RealPrior, gaussian_log_prob, level_bits
-from vqlib.rate import GAIN_BITS
+from vqlib.rate import GAIN_BITS, nominal_rate
+from vqlib.tables import entropy
 from vqlib.uniform import UniformQuantizer
 
 
@@ -64,8 +66,7 @@ def order0_reals(train: Latents, test: Latents, quantizer: UniformQuantizer) -> 
     values = test.reals[~torch.isnan(test.reals)].double()
     nats = float((((values - kept.mean()) / kept.std()).square() / 2 + kept.std().log() + log(2 * pi) / 2).mean())
     levels = quantizer.indices(test.reals)[~torch.isnan(test.reals)]
-    share = torch.bincount(levels, minlength=quantizer.levels).double() / len(values)
-    return {"nats": nats, "bits": nats / log(2), "level_bits": float(-torch.xlogy(share, share).sum() / log(2))}
+    return {"nats": nats, "bits": nats / log(2), "level_bits": entropy(np.bincount(levels.numpy()))}
 
 
 @torch.no_grad()
@@ -95,22 +96,20 @@ def describe_bits(
     positions = test.symbols[0, ..., 0].numel()
     label = log2(prior.classes) / pixels
     order0, under_prior = (sum(codes[name]) * positions / pixels for name in ("order0", prior.chosen))
-    nominal = positions * sum(ceil(log2(size)) for size in prior.layout.alphabets) / pixels
     rate = {"bpp_label": label, "bpp_codes_order0": order0, "bpp_codes_prior": under_prior}
-    reals = None
+    reals, stored = None, 0.0  # numbers of an image
     if train.has_reals and test.has_reals:
-        per_pixel = int((~torch.isnan(test.reals)).sum()) / len(test) / pixels
+        stored = int((~torch.isnan(test.reals)).sum()) / len(test)
         reals = {
-            "per_image": per_pixel * pixels,
+            "per_image": stored,
             "levels": quantizer.levels,
             "step": float(torch.as_tensor(quantizer.step).mean()),
             "order0": order0_reals(train, test, quantizer),
             **real_bits(prior.reals, test, quantizer, device),
         }
-        rate |= {"bpp_reals_order0": reals["order0"]["level_bits"] * per_pixel,
-                 "bpp_reals_prior": reals["network"]["level_bits"] * per_pixel}  # fmt: skip
-        rate["bpp_nominal"] = log2(quantizer.levels) * per_pixel
-    rate["bpp_nominal"] = nominal + rate.get("bpp_nominal", 0.0)
+        rate |= {"bpp_reals_order0": reals["order0"]["level_bits"] * stored / pixels,
+                 "bpp_reals_prior": reals["network"]["level_bits"] * stored / pixels}  # fmt: skip
+    rate["bpp_nominal"] = nominal_rate(prior.layout.alphabets, positions, stored, pixels)[f"bpp_{GAIN_BITS}bit"]
     rate["bpp_order0"] = order0 + rate.get("bpp_reals_order0", 0.0)
     rate["bpp_prior"] = label + under_prior + rate.get("bpp_reals_prior", 0.0)
     rate["bits_per_dimension"] = rate["bpp_prior"] / 3

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vqlib.batches import Images
 from vqlib.data.reader import Split
+from vqlib.evaluation import probed
 from vqlib.model import VQVAE
 
 
@@ -93,10 +94,8 @@ def take_back(symbols: Tensor, reals: Tensor | None, layout: Layout) -> tuple[Te
 @torch.no_grad()
 def layout_of(model: VQVAE, split: Split, device: torch.device) -> Layout:
     """Raises NoPriorError; see ``find_layout``. A probe of no two equal axes tells which of them numbers belong to."""
-    z_e = model.encode(Images(split, device).batch(torch.arange(1)))
-    height, width = [size for size in (2, 3, 5) if size != z_e.shape[1]][:2]
-    probe = z_e.new_zeros(1, z_e.shape[1], height, width)
-    found = find_layout(*model.bottleneck.compress(probe), model.bottleneck.alphabets)
+    z_e, stored = probed(model, Images(split, device))
+    found = find_layout(*stored, model.bottleneck.alphabets)
     return found._replace(shape=tuple(z_e.shape[2:]))
 
 

@@ -1,9 +1,11 @@
 """What a prior is worth: the same draws without one, and what numbers cost when each stands alone."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vqlib.priors.latents import Latents, Layout
+from vqlib.tables import entropy
 
 
 def naive_sample(train: Latents, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
@@ -28,9 +30,5 @@ def naive_sample(train: Latents, count: int, generator: torch.Generator) -> tupl
 
 def order0_bits(symbols: Tensor, layout: Layout) -> list[float]:
     """Entropy (bits) of each of the Q symbols' histograms: the least that a code of fixed tables can reach."""
-    found = []
-    for q, size in enumerate(layout.alphabets):
-        share = torch.bincount(symbols[..., q].flatten(), minlength=size).double()
-        share = share / share.sum()
-        found.append(float(-torch.xlogy(share, share).sum() / torch.log(torch.tensor(2.0))))
-    return found
+    return [entropy(np.bincount(one.flatten().numpy(), minlength=size))
+            for one, size in zip(symbols.unbind(-1), layout.alphabets, strict=True)]  # fmt: skip

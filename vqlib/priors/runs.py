@@ -13,16 +13,17 @@ import torch
 from vqlib import checkpoints, provenance
 from vqlib.device import describe_hardware, pick_precision
 from vqlib.errors import DataError, StaleCodeError
-from vqlib.evaluation import spread
+from vqlib.evaluation import png, spread
 from vqlib.files import digest_of_files, exclusive, in_one_line, json_bytes, rounded, write_atomically
 from vqlib.model import save_model
+from vqlib.opened import Opened, open_run
 from vqlib.params import ROOT, Experiment, Run
 from vqlib.priors import coding
-from vqlib.priors.drawing import Opened, open_run, prior_file
+from vqlib.priors.drawing import prior_file
 from vqlib.priors.evaluation import bits_of_images, describe_bits, quantizer_of
 from vqlib.priors.latents import Latents, NoPriorError, compress_split, layout_of
 from vqlib.priors.model import PriorModel, load_prior, make_prior
-from vqlib.priors.samples import compare, picture, png
+from vqlib.priors.samples import compare, picture
 from vqlib.priors.training import train_prior
 from vqlib.progress import Progress
 from vqlib.uniform import UniformQuantizer

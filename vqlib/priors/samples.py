@@ -1,17 +1,12 @@
 """New images of a run: pictures of them, and how far they are from real ones."""
 
-import io
-from math import ceil
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from vqlib.batches import Images
 from vqlib.data.reader import Split
-from vqlib.distortion import to_8_bits
-from vqlib.evaluation import spread
+from vqlib.evaluation import png, spread
 from vqlib.model import VQVAE
 from vqlib.priors.fid import fid, what_is_missing
 from vqlib.priors.latents import Latents, decode
@@ -39,17 +34,6 @@ def picture(model: VQVAE, prior: PriorModel, latents: Latents, train: Split, see
     nearest, _ = nearest_images(samples[:COLUMNS], pool.in_order(2048))
     naive = naive_sample(latents, COLUMNS, generator_of(seed, NAIVE))
     return png(torch.cat([samples, pool.batch(nearest).cpu(), decode(model, *naive, prior.layout)]), COLUMNS)
-
-
-def png(images: Tensor, columns: int) -> bytes:
-    """Images (N, 3, H, W) in [-1, 1] as rows of ``columns``, without gaps; white where none is left."""
-    missing = -len(images) % columns
-    tiles = torch.cat([to_8_bits(images), images.new_full((missing, *images.shape[1:]), 255)])
-    rows = tiles.unflatten(0, (ceil(len(images) / columns), columns)).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, 3)
-    pixels = rows.flatten(0, 1).flatten(1, 2).byte().contiguous().numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return file.getvalue()
 
 
 def compare(
