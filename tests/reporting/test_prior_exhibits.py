@@ -14,7 +14,7 @@ from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import load_results
 from vqlib.reporting.style import image_bytes
 
-SETS = ("prior", "naive", "reconstructions", "floor")
+SETS = ("prior", "naive", "reconstructions", "training", "floor")
 
 
 def write_prior(root, run: str, gains: bool, missing: str | None = "FID needs weights") -> dict:
@@ -32,9 +32,9 @@ def write_prior(root, run: str, gains: bool, missing: str | None = "FID needs we
                   "gaussian_per_code": gain | {"level_bits": 5.5}, "network": gain} if gains else None,
         "rate": {"bpp_nominal": 1.0625, "bpp_order0": 0.7, "bpp_prior": 0.43, "bits_per_dimension": 0.1433},
         "bitstream": {"images": 16, "bytes": 900, "bpp": 0.44, "bpp_prior": 0.4375},
-        "samples": {"count": 250, "sliced_wasserstein": dict(zip(SETS, (0.1, 0.3, 0.05, 0.02), strict=True)),
-                    "code_pairs": {"prior": 0.2, "naive": 0.7, "floor": 0.1},
-                    "fid": None if missing else dict(zip(SETS, (90.0, 190.0, 60.0, 5.0), strict=True)),
+        "samples": {"count": 250, "sliced_wasserstein": dict(zip(SETS, (0.1, 0.3, 0.05, 0.04, 0.02), strict=True)),
+                    "code_pairs": {"prior": 0.2, "naive": 0.7, "training": 0.1, "floor": 0.1},
+                    "fid": None if missing else dict(zip(SETS, (90.0, 190.0, 60.0, 40.0, 5.0), strict=True)),
                     "fid_missing": missing, "nearest_training_mse": {"prior": 0.04, "reconstructions": 0.03},
                     "nearest_training_codes": {"prior": 0.4, "reconstructions": 0.5}},
     }  # fmt: skip
@@ -73,7 +73,7 @@ def test_each_prior_has_its_bits_its_distances_and_its_pictures(root):
     assert "`identity-0` has no prior: it has no codes." in bits.caption
     assert "4.81 bits per code" in bits.caption
     assert "FID needs weights." in distances.caption
-    assert len(distances.content.shown) == 2 * 4
+    assert len(distances.content.shown) == 2 * 5
     assert distances.content.shown["FID"].unique().tolist() == ["–"]
     assert [picture.name for picture in pictures] == ["prior_samples_vq_0", "prior_samples_projected_0"]
     assert "a class per column" in pictures[0].caption
@@ -82,7 +82,7 @@ def test_each_prior_has_its_bits_its_distances_and_its_pictures(root):
 def test_fid_is_in_the_table_where_it_was_computed(root):
     write_prior(root, "vq-0", gains=False, missing=None)
     _, distances, _ = prior_exhibits(load_results(NAME, root))
-    assert distances.content.shown["FID"].tolist() == ["90.00", "190.0", "60.00", "5.000"]
+    assert distances.content.shown["FID"].tolist() == ["90.00", "190.0", "60.00", "40.00", "5.000"]
     assert "FID needs" not in distances.caption
 
 

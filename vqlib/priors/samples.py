@@ -41,7 +41,8 @@ def compare(
     device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     """Two-sample measures against half of the test images, of: samples with these images' classes, naive ones, the
-    other half as it is (the floor) and its reconstructions. And whether samples are memories of training images."""
+    other half as it is (the floor) and its reconstructions, and training images (what a perfect prior would draw). And
+    whether samples are memories of these."""
     test = latents["test"]
     half = spread(len(test), 2 * min(wanted, len(test) // 2))
     ours, others = half[::2], half[1::2]
@@ -50,14 +51,16 @@ def compare(
     layout, size = prior.layout, prior.layout.alphabets[0]
     symbols, reals = prior.sample(test.labels[ours], len(ours), 1.0, generator_of(seed, COMPARED))
     naive = naive_sample(latents["train"], len(ours), generator_of(seed, NAIVE))
-    rebuilt = test.at(others)
+    rebuilt, like = test.at(others), spread(len(latents["train"]), len(ours))
     sets = {
         "prior": decode(model, symbols, reals, layout),
         "naive": decode(model, *naive, layout),
         "reconstructions": decode(model, rebuilt.symbols, rebuilt.reals, layout),
+        "training": Images(splits["train"], device).batch(like).cpu(),
         "floor": floor,
     }
-    grids = {"prior": symbols, "naive": naive[0], "floor": rebuilt.symbols}
+    grids = {"prior": symbols, "naive": naive[0], "training": latents["train"].symbols[like],
+             "floor": rebuilt.symbols}  # fmt: skip
     codes = {name: part[..., 0] for name, part in grids.items()}
     missing = what_is_missing()
     pool, few = Images(splits["train"], device), slice(0, MEMORIES)

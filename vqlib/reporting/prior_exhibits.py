@@ -14,7 +14,8 @@ from vqlib.reporting.tables import NOTHING, Table, number
 
 NETWORKS = ("pixelcnn", "transformer")
 GAINS = {"order 0, gain": "order0", "per code, gain": "gaussian_per_code", "network, gain": "network"}
-SETS = {"prior": "prior", "naive": "no prior", "reconstructions": "reconstructions", "floor": "real images"}
+SETS = {"prior": "prior", "naive": "no prior", "reconstructions": "reconstructions", "training": "training images",
+        "floor": "other test images"}  # fmt: skip
 MEASURES = {"sliced_wasserstein": "pixels", "code_pairs": "code pairs", "fid": "FID"}
 COLUMNS, ROWS = 8, 4  # of samples in a picture; then a row of nearest training images and one without a prior
 
@@ -74,11 +75,12 @@ def distances(priors: dict[str, dict]) -> Exhibit:
     counts = sorted({prior["samples"]["count"] for prior in priors.values()})
     caption = (
         f"Distance from {' or '.join(map(str, counts))} test images of as many samples, of samples without a prior, of "
-        "reconstructions of other test images, and of these others as they are: a floor that no set can be expected to "
-        "lie below. Pixels: sliced Wasserstein distance of images averaged down to 8 x 8, on [-1, 1]; it needs no "
-        "network and no weights, is exact along each of 256 directions, and sees colour and layout but no texture. "
-        "Code pairs: total variation between the histograms of neighbouring codes. The last two columns ask for "
-        "memory: the median MSE to the nearest training image, and the median share of positions whose codes some one "
+        "reconstructions of other test images, of training images, which a perfect prior would be like, and of the "
+        "other test images as they are: a floor that no set can be expected to lie below. Pixels: sliced Wasserstein "
+        "distance of images averaged down to 8 x 8, on [-1, 1]; it needs no network and no weights, is exact along "
+        "each of 256 directions, and sees colour and layout but no texture. Code pairs: total variation between the "
+        "histograms of neighbouring codes. The last two columns ask for memory: the median MSE to the nearest training "
+        "image, and the median share of positions whose codes some one "
         f"training image has too.{missing}"
     )
     table = Table(pd.DataFrame(shown), pd.DataFrame(values))
