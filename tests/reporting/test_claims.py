@@ -91,6 +91,7 @@ def test_every_claim_has_a_verdict_whatever_the_experiment_has(root, loaded, par
         assert "nan" not in verdict.evidence
         if verdict.said == "open":
             assert re.search(r"[Nn]eeds", verdict.evidence)
+        assert len(set(verdict.runs)) == len(verdict.runs)
         for experiment, run in verdict.runs:
             assert (root / "results" / experiment / f"{run}.json").is_file()
 

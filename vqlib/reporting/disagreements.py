@@ -80,16 +80,16 @@ def rate(study: Study) -> Verdict:
     checked = [(results, *one) for results in study for one in formulas(results)]
     if not checked:
         return lacking(study, "vq", *AXES, seeds=1)
-    wrong = [run for _, run, found, expected in checked if abs(found - expected) > FOUR_DIGITS * expected]
+    wrong = dict.fromkeys(run for _, run, found, expected in checked if abs(found - expected) > FOUR_DIGITS * expected)
     papers = {bits: 9 / 16 + 256 * bits / (4 * 32) for bits in (8, 32)}
+    runs = tuple(dict.fromkeys((results.experiment.name, run) for results, run, *_ in checked))
     evidence = (
-        f"Nominal rates of {len(checked)} runs against 9/16, (9+b)/16 and 9/16 + D·b/(4W): "
+        f"Nominal rates of {len(runs)} runs against 9/16, (9+b)/16 and 9/16 + D·b/(4W): "
         + (f"other in {', '.join(wrong)}." if wrong else "all agree to four digits.")
         + f" At the paper's width the released axis costs {number(papers[8])} bits per pixel with 8-bit gains and "
         f"{number(papers[32])} with 32-bit gains; the raw image has 24, and the paper counts none."
     )
-    runs = tuple((results.experiment.name, run) for results, run, *_ in checked)
-    return Verdict(REFUTED if wrong else CONFIRMED, evidence, {"runs": len(checked)}, runs, ("models",))
+    return Verdict(REFUTED if wrong else CONFIRMED, evidence, {"runs": len(runs)}, runs, ("models",))
 
 
 def formulas(results: Results) -> Iterator[tuple[str, float, float]]:
