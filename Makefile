@@ -40,8 +40,8 @@ study: .venv
 	python -m dvc repro -s reports/dvc.yaml  # the results as they are: no run is made anew
 	python -m vqlib.reporting.study --readme
 
-test: .venv
-	python -m pytest $(ARGS)
+test: .venv  # a file's tests stay in one process and in their order
+	python -m pytest -n logical --maxprocesses 8 --dist loadfile $(ARGS)
 
 bench: .venv
 	python -m benchmarks $(ARGS)

@@ -30,6 +30,7 @@ experiment:
   data: {source: photos, image_size: 16, limit: 128}
   network: {width: 8, num_embeddings: 16}
   training: {steps: 20, batch_size: 16, learning_rate: 1e-3, device: cpu, log_every: 5, checkpoint_every: 6}
+  prior: {variants: []}
 runs:
   vq-0: {variant: vq, bottleneck: vq, seed: 0}
 """

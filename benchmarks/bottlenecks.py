@@ -39,7 +39,8 @@ def steps_in_turn(given: dict, variants: dict[str, Variant], device: torch.devic
 def alone(given: dict, variants: dict[str, Variant], device: torch.device, rounds: int) -> dict[str, Any]:
     """Seconds of forward and backward of every bottleneck by itself, on random latents (B, D, h, w), in turns."""
     make_deterministic()
-    latents = torch.from_numpy(naive.random_rows(given["batch"], given["width"], given["size"] // 4)).to(device)
+    grid = given["size"] // 4
+    latents = naive.normal(given["batch"], given["width"], grid, grid).to(device)
     latents = latents.contiguous(memory_format=torch.channels_last)
     works = {name: _forward_and_backward(given, variant, latents) for name, variant in variants.items()}
     seconds = measure.in_turn(works, rounds, warm_up=2)
@@ -66,7 +67,7 @@ def masks(given: dict, device: torch.device, rounds: int) -> dict[str, Any]:
     codes, grid = given["codes"], given["size"] // 4
     draw = torch.Generator().manual_seed(0)
     indices = torch.randint(0, codes, (given["batch"], grid, grid), generator=draw).to(device)
-    z_e, z_q = (torch.from_numpy(naive.random_rows(given["batch"], given["width"], grid, s)).to(device) for s in (0, 1))
+    z_e, z_q = (naive.normal(given["batch"], given["width"], grid, grid, seed=seed).to(device) for seed in (0, 1))
     kept = naive.kept_codes(indices, codes, codes * 4 // 5)
     names = set(kept.nonzero().flatten().tolist())
     works = {

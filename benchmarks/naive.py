@@ -127,6 +127,6 @@ def kept_codes(indices: Tensor, codes: int, number: int) -> Tensor:
     return kept
 
 
-def random_rows(batch: int, width: int, grid: int, seed: int = 0) -> np.ndarray:
-    """Latents (B, D, h, w) drawn at random, float32."""
-    return np.random.default_rng(seed).standard_normal((batch, width, grid, grid), dtype=np.float32)
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers drawn from the standard normal distribution, float32: in place of latents, of a codebook."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))

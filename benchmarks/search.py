@@ -39,9 +39,9 @@ def _with_vectors(indices: Tensor, codebook: Tensor) -> Tensor:
 @torch.no_grad()
 def compared(grid: int, codes: int, batch: int, width: int, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """One row per way: seconds, peak memory in bytes, share of positions with the code of a float64 search."""
-    latents = torch.from_numpy(naive.random_rows(batch, width, grid)).to(device)
+    latents = naive.normal(batch, width, grid, grid).to(device)
     latents = latents.contiguous(memory_format=torch.channels_last)
-    codebook = torch.from_numpy(naive.random_rows(1, width, codes, seed=1)[0, :, 0].T.copy()).to(device)
+    codebook = naive.normal(codes, width, seed=1).to(device)
     exact = nearest_code(latents.double(), codebook.double())
     works, rows = ways(latents, codebook), {}
     for name, work in works.items():

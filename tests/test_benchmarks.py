@@ -163,7 +163,7 @@ def test_both_ways_of_masking_agree():
 
 
 def test_all_ways_of_searching_find_the_same_codes():
-    latents = torch.from_numpy(naive.random_rows(2, 4, 3))
+    latents = naive.normal(2, 4, 3, 3)
     codebook = torch.from_numpy(np.random.default_rng(1).standard_normal((7, 4), dtype=np.float32))
     with torch.no_grad():
         found = {name: way() for name, way in search.ways(latents, codebook).items()}

@@ -79,6 +79,7 @@ experiment:
   network: {width: 6, num_embeddings: 32}
   training: {steps: 30000, batch_size: 8, learning_rate: 1e-3, device: cpu, devices: DEVICES, precision: float32,
     log_every: 4, checkpoint_every: 4}
+  prior: {variants: []}
 runs:
   vq-0: {variant: vq, bottleneck: vq, seed: 0}
 variants:

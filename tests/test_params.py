@@ -31,6 +31,7 @@ experiment:
     steps: 20
     batch_size: 4
     learning_rate: 1e-4
+  prior: {}
 runs:
   vq-0: {variant: vq, bottleneck: vq, seed: 0}
   halved-1: {variant: halved, bottleneck: projected, seed: 1, learning_rate: 2}
@@ -46,6 +47,7 @@ experiment:
   data: {source: tiny_imagenet, path: data/raw/tiny.zip, image_size: 64, limit: null}
   network: {width: 16, num_embeddings: 512, clean_skip: true}
   training: {steps: 20, batch_size: 4, learning_rate: 1}
+  prior: {variants: []}
 runs:
   vq-3: {variant: vq, bottleneck: vq, seed: 3}
 """
@@ -205,7 +207,8 @@ RELATIONS = [
     ("vq: {bottleneck: vq}", "5: {bottleneck: vq}", "variants.5: a variant's name is lower-case letters"),
     ("{variant: vq, bottleneck: vq, seed: 0}", "vq", "runs.vq-0 is 'vq'; it must be a mapping with the keys variant"),
     ("params: params.yaml", "params: other.yaml", "params is 'other.yaml'; it must be 'params.yaml'"),
-    ("runs:\n", "  prior: {variants: [vqq]}\nruns:\n", "prior.variants: 'vqq' is no variant; did you mean 'vq'?"),
+    ("  prior: {}\n", "", "params.yaml: experiment.prior is missing; it may be `prior: {variants: []}`"),
+    ("prior: {}", "prior: {variants: [vqq]}", "prior.variants: 'vqq' is no variant; did you mean 'vq'?"),
     ("root: .", "root: /", "root is '/'; it must be '.'"),
 ]  # fmt: skip
 

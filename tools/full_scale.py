@@ -146,7 +146,7 @@ def is_current(experiment, run) -> bool:
     from vqlib.data.reader import read_manifest
     from vqlib.errors import UserError
     from vqlib.model import load_model
-    from vqlib.provenance import code_digest
+    from vqlib.provenance import code_digest, differences
 
     if not (experiment.results / f"{run.name}.csv").is_file():
         return False
@@ -155,11 +155,8 @@ def is_current(experiment, run) -> bool:
         digest = read_manifest(experiment.prepared)["digest"]
     except UserError:
         return False
-    made, budget = described["provenance"], experiment.training
-    expected = {"code": code_digest(experiment, run)[:12], "data": digest[:12], "steps": budget.steps,
-                "batch_size": budget.batch_size, "learning_rate": run.learning_rate}  # fmt: skip
-    wanted = (run.variant.model_dump(), experiment.network.model_dump())
-    return {key: made[key] for key in expected} == expected and (described["variant"], described["network"]) == wanted
+    same_code = described["provenance"]["code"] == code_digest(experiment, run)[:12]
+    return same_code and not differences(described, experiment, run, digest)
 
 
 def is_evaluated(experiment, run) -> bool:

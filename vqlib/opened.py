@@ -10,6 +10,7 @@ from vqlib.errors import DataError
 from vqlib.files import digest_of
 from vqlib.model import VQVAE, load_model
 from vqlib.params import Experiment, Run
+from vqlib.provenance import differences
 
 
 class Opened(NamedTuple):
@@ -23,14 +24,13 @@ class Opened(NamedTuple):
 
 
 def open_run(experiment: Experiment, run: Run, names: tuple[str, ...] = SPLITS) -> Opened:
-    """Raises DataError: no model, or one that was trained as another variant or on other data than those now."""
+    """Raises DataError: no model, or one that was trained otherwise, or on other data, than params.yaml now says."""
     file = experiment.run_folder(run) / "model.safetensors"
     model, description = load_model(file)
     device = pick_device(experiment.training.device)
     make_deterministic()
     splits = {name: open_split(experiment.prepared, name, experiment.data.image_size) for name in names}
-    trained_as = (description["variant"], description["provenance"]["data"])
-    if trained_as != (run.variant.model_dump(), splits["test"].digest[: len(trained_as[1])]):
-        raise DataError(f"{file}: trained as another variant or on other data than there are now in params.yaml and "
+    if other := differences(description, experiment, run, splits[names[0]].digest):
+        raise DataError(f"{file}: trained with another {' and '.join(other)} than there is now in params.yaml and "
                         f"{experiment.prepared}; train the run again")  # fmt: skip
     return Opened(model.to(device), description["provenance"], digest_of(file.read_bytes()), splits, device)

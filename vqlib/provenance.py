@@ -87,3 +87,17 @@ def describe(experiment: Experiment, run: Run, facts: dict[str, Any], train_imag
         "code": facts["code"][:12],
         "data": facts["data"][:12],
     }
+
+
+def differences(description: dict[str, Any], experiment: Experiment, run: Run, data_digest: str) -> list[str]:
+    """What differs between the ``description`` of a model's file and what ``run`` would be trained as now, by name."""
+    made, budget = description["provenance"], experiment.training
+    pairs = {
+        "variant": (description["variant"], run.variant.model_dump()),
+        "network": (description["network"], experiment.network.model_dump()),
+        "steps": (made["steps"], budget.steps),
+        "batch_size": (made["batch_size"], budget.batch_size),
+        "learning_rate": (made["learning_rate"], run.learning_rate),
+        "data": (made["data"], data_digest[: len(made["data"])]),
+    }
+    return [name for name, (then, now) in pairs.items() if then != now]

@@ -122,7 +122,7 @@ def evaluate_run(experiment: Experiment, run: Run) -> dict[str, Any]:
     """Evaluate a run's saved weights over the test split; write its json and its strip of reconstructions.
 
     Raises:
-        DataError: no model, or one that was trained as another variant or on other data than those prepared now.
+        DataError: no model, or one that was trained otherwise, or on other data, than params.yaml now says.
         DivergedError: a metric is not finite.
     """
     from vqlib.evaluation import evaluate, reconstruction_strip  # needs libraries that training does without

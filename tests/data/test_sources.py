@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_up import WNIDS, photos, tiny, tiny_files, write_folder, write_zip
 
+from vqlib.data.reader import SPLITS
 from vqlib.data.sources import photos as photos_source
 from vqlib.data.sources import resolve, trees
 from vqlib.errors import DataError, UserError
@@ -47,6 +48,12 @@ def test_items_are_ordered_by_class_and_name_and_belong_to_one_split(tmp_path):
 def test_limit_counts_training_images_of_each_class(tmp_path):
     items = resolve(tiny(write_folder(tiny_files(), tmp_path), limit=4), tmp_path).items
     assert {split: len(items[split]) for split in items} == {"train": 6, "validation": 6, "test": 6}
+
+
+def test_a_limit_takes_the_images_that_a_smaller_source_of_the_same_has(tmp_path):
+    limited = resolve(tiny(write_folder(tiny_files(train=13), tmp_path / "more"), limit=11), tmp_path).items
+    smaller = resolve(tiny(write_folder(tiny_files(train=11), tmp_path / "less")), tmp_path).items
+    assert [[item.key for item in limited[s]] for s in SPLITS] == [[item.key for item in smaller[s]] for s in SPLITS]
 
 
 def test_the_folder_is_found_where_the_zip_was_expected(tmp_path):

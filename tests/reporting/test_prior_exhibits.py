@@ -69,7 +69,7 @@ def test_each_prior_has_its_bits_its_distances_and_its_pictures(root):
         "6.500", "5.500", "4.250"]  # fmt: skip
     assert shown.loc["`vq-0`", "network, gain"] == "–"
     assert shown.loc["`vq-0`", "bpp"] == "0.4300"
-    assert bits.content.values.set_index("run").loc["vq-0", "bitstream / told"] == pytest.approx(0.44 / 0.4375)
+    assert bits.content.values.set_index("run").loc["vq-0", "stream / likelihood"] == pytest.approx(0.44 / 0.4375)
     assert "`identity-0` has no prior: it has no codes." in bits.caption
     assert "4.81 bits per code" in bits.caption
     assert "FID needs weights." in distances.caption

@@ -72,12 +72,11 @@ def halved_as_released(study: Study) -> Verdict:
     several = found.low == found.low and min(len(results.runs_of(m)) for m in ("projected_rows", "vq")) >= 3
     yes, no = (found.high <= HALF, found.low > HALF) if several else (found.value <= TENDENCY[0],
                                                                       found.value >= TENDENCY[1])  # fmt: skip
-    said = REPRODUCED if yes else NOT_REPRODUCED if no else OPEN
     rates = [results.mean(model, key) for model, key in (("projected_rows", "rate.bpp_32bit"),
                                                          ("projected_rows", "rate.bpp_8bit"),
                                                          ("vq", "rate.bpp_codes"))]  # fmt: skip
-    if yes:
-        said = f"true only at {number(rates[1] / rates[2], digits=3)} times the rate"
+    halved_at = f"true only at {number(rates[1] / rates[2], digits=3)} times the rate"
+    said = halved_at if yes else NOT_REPRODUCED if no else OPEN
     evidence = (
         f"Test MSE of `projected_rows` over that of `vq`: {interval(found)} ({at(results)}"
         f"{'' if several else '; one seed, a tendency'}), at {number(rates[0])} bits per pixel with 32-bit gains, "

@@ -7,6 +7,7 @@ from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import family
 from vqlib.reporting.prior_exhibits import prior_exhibits
 from vqlib.reporting.results import Results
+from vqlib.reporting.statistics import highest_step
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number, plain
 
@@ -143,13 +144,7 @@ def projected_training(results: Results) -> Exhibit | None:
     if not runs:
         return None
     history = results.history[results.history["run"].isin(runs)]
-    peaks = {}
-    reference = results.runs_of("vq")[:1]  # what is a peak, and what is noise
-    shown = results.history[results.history["run"].isin([*runs, *reference])]
-    train = shown[shown["split"] == "train"]
-    for run, rows in train[train["step"] > train["step"].max() / 2].groupby("run", sort=False):
-        peak, median = rows["recon_loss_max"].max(), rows["recon_loss"].median()
-        peaks[run] = f"{number(peak)} ({number(peak / median)} times the median)"
+    peaks = {run: number(highest_step(history[history["run"] == run])) for run in runs}
     columns = {"recon_loss": "reconstruction", "commitment_loss": "quantization"}
     references = {ours: {column: paper.LOSSES["projected"][theirs][loss] for column, loss in columns.items()}
                   for ours, theirs in (("train", "train"), ("validation", "test"))}  # fmt: skip
@@ -157,7 +152,7 @@ def projected_training(results: Results) -> Exhibit | None:
         "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
         "its test split."
-        f"{listed(' Highest reconstruction loss of a single step in the second half of training:', peaks)} "
+        f"{listed(' Highest step of the second half, in medians of such steps of its logging intervals:', peaks)} "
         f"{_differences(results)}"
     )
     figure = figures.training_curves(history, palette(results.variants), references)

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
+from vqlib.reporting.style import BEHIND
+
 DISTANCES = (7, 11, 16, 22, 29, 37, 46, 56, 67, 80, 95)  # points of type, from a point to its name
 DIRECTIONS = 24
 LEADER = 12  # from this distance on a line joins the two
@@ -64,7 +66,7 @@ def _write(ax: Axes, name: str, point, middle, centre, colour: str, fontsize: fl
     ax.annotate(
         name, point, offset, textcoords="offset points", ha="center", va="center", fontsize=fontsize, color=colour,
         arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": colour, "alpha": 0.6, "shrinkA": 0, "shrinkB": 2}
-        if far else None, zorder=5,
+        if far else None, zorder=5, bbox=BEHIND,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def bits(results: Results, priors: dict[str, dict]) -> Exhibit:
         row["nats of a gain"] = reals["network"]["nats"] if reals else None
         row |= {"bpp nominal": rate["bpp_nominal"], "bpp order 0": rate["bpp_order0"], "bpp": rate["bpp_prior"]}
         row |= {"bits per dimension": rate["bits_per_dimension"]}
-        row |= {"bitstream / told": stream["bpp"] / stream["bpp_prior"]}
+        row |= {"stream / likelihood": stream["bpp"] / stream["bpp_prior"]}
         shown.append({"run": f"`{run}`", **{title: number(value) for title, value in row.items()}})
         values.append({"run": run, "chosen": prior["chosen"], **row})
     reasons = {run: prior["reason"] for run, prior in results.priors.items() if prior["reason"]}

@@ -27,7 +27,7 @@ def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict
     """
     points = points.dropna(subset=["bpp", "psnr"])
     near = points[points["model"] != "identity"]
-    zoomed = 0 < near["model"].nunique() < points["model"].nunique() or bool(codecs)
+    zoomed = 0 < near["model"].nunique() < points["model"].nunique()
     figure = Figure(figsize=(WIDTH, 6.9 if zoomed else 4.2), layout="constrained")
     axes = figure.subplots(1 + zoomed, 1, squeeze=False, height_ratios=[1, 2.4][: 1 + zoomed])[:, 0]
     for ax, part in zip(axes, (points, near if len(near) else points), strict=False):

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vqlib.reporting.figures import by_family, log_axis
-from vqlib.reporting.style import WIDTH, marker, styled
+from vqlib.reporting.style import BEHIND, WIDTH, marker, styled
 from vqlib.reporting.tables import number
 
 ACROSS = 2  # panels in a row
@@ -57,7 +57,7 @@ def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[
     """
     kinds = [(frame, *words) for frame, *words in (
         (gains, "middle", "density", "gain", "density", "continuous gains"),
-        (levels, "place", "share", "level, from the least to the greatest", "share, in fair shares",
+        (levels, "place", "share", "level, from the least to the greatest", "share times number of levels",
          "quantised gains")) if not frame.empty]  # fmt: skip
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
@@ -70,9 +70,23 @@ def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[
         ax.set_title(title, loc="left")
         ax.set_ylim(bottom=0)
         ax.margins(x=0.02)
+        if y == "density":
+            ax.set_xlim(*_bulk(frame))
         handles, names = ax.get_legend_handles_labels()
         ax.legend(handles, names, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, fontsize=6.5)
     return figure
+
+
+def _bulk(gains: pd.DataFrame) -> tuple[float, float]:
+    """From the least 1st to the greatest 99th percentile of the models, so that far outliers do not set the scale."""
+    ends = []
+    for _, own in gains.groupby("run", sort=False):
+        below = (own["density"].cumsum() / own["density"].sum()).to_numpy()
+        ends.append(
+            (own["middle"].to_numpy()[(below >= 0.01).argmax()], own["middle"].to_numpy()[(below >= 0.99).argmax()])
+        )
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 @styled
@@ -120,7 +134,7 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
     """A dot for every run: highest step of the second half, burst of the gradient, least norm of a code in use.
 
     Args:
-        table: columns variant, rise, burst, least_used_norm, final_norm and late_peaks, a row per run.
+        table: columns variant, rise, burst, least_used_norm and late_peaks, a row per run.
     """
     panels = {
         "rise": "highest step of the second half,\nin medians (a peak: above 3)",
@@ -166,7 +180,7 @@ def controls(rows: pd.DataFrame, colours: dict[str, str]) -> Figure:
         perplexity = "" if np.isnan(row["perplexity"]) else f", perplexity {number(row['perplexity'], 3)}"
         end = row["ratio"] if error is None else row["high"]
         ax.annotate(f"{number(row['ratio'], 3)} at {number(row['bpp'], 3)} bpp{perplexity}", (end, place), (4, 0),
-                    textcoords="offset points", va="center", fontsize=6.5)  # fmt: skip
+                    textcoords="offset points", va="center", fontsize=6.5, bbox=BEHIND)  # fmt: skip
     _halves(ax, len(rows))
     ax.set_yticks(range(len(rows)), rows["model"])
     ax.set_xlim(0, max(1.0, rows["ratio"].max()) * 1.45)

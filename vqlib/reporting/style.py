@@ -46,6 +46,7 @@ RAMPS = {
     "intervention": ("#A50F15", "#FB6A4A", "#67000D", "#E34A6F", "#CB7A77", "#F4A0A0"),
     "other": ("#999933", "#CC6677", "#44AA99", "#661100", "#DDCC77", "#6699CC", "#117733", "#B15928"),
 }
+BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5}  # of text that lines may cross
 MARKERS = "oDs^vPX<>*"
 
 

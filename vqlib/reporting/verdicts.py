@@ -87,5 +87,5 @@ def rules() -> str:
     return (
         f"## {RULES}\n\n{lines}\nIntervals are 95 %: Student's t of a mean over seeds, Welch's of the logarithm of "
         "a ratio of means. An experiment with enough seeds judges, and of several the one nearest to the paper, by "
-        "width, then by steps. LOG.md has the rules in full.\n"
+        "width, then by steps (for C2, where late peaks matter, by steps). LOG.md has the rules in full.\n"
     )

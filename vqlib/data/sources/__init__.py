@@ -5,6 +5,7 @@ A new layout costs one file here and its name in ``params.Data.source``. A sourc
 """
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -52,7 +53,7 @@ def resolve(data: Data, root: Path, say: Say | None = None) -> Source:
         DataError: it is missing, partial, damaged or not the layout that was asked for.
     """
     source = importlib.import_module(f"vqlib.data.sources.{data.source}").find(data, root, say or _quiet)
-    train = [item for _, of_class in by_class(source.items["train"]) for item in of_class[: data.limit]]
+    train = [item for _, of_class in by_class(source.items["train"]) for item in first(of_class, data.limit)]
     items = {**source.items, "train": train}
     if "validation" not in items:
         items["train"], items["validation"] = carve_validation(train, data.validation_every)
@@ -63,6 +64,18 @@ def resolve(data: Data, root: Path, say: Say | None = None) -> Source:
                 f"validation_every {data.validation_every}; raise data.limit"
             )
     return replace(source, items=items)
+
+
+def first(items: list[Item], limit: int | None) -> list[Item]:
+    """The ``limit`` first by the numbers in their names (2 before 10), in the order in which ``items`` stand."""
+    if limit is None:
+        return items
+    kept = {item.name for item in sorted(items, key=lambda item: _by_number(item.name))[:limit]}
+    return [item for item in items if item.name in kept]
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    return [(int(part), part) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def by_class(items: list[Item]) -> list[tuple[str, list[Item]]]:
