@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from benchmarks.measure import quartiles
+from vqlib.reporting.figures import log_axis
 from vqlib.reporting.style import WIDTH, marker, palette, styled
 
 WAYS = {
@@ -73,15 +74,14 @@ def search(result: dict) -> Figure:
         row[0].set_ylabel(label)
         for axis in row:
             axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
+            log_axis(axis, "y")
     axes[0][0].legend()
     return figure
 
 
 @styled
 def growth(result: dict) -> Figure:
-    """Images a second and memory against each size, one column an axis; dashed: operations at the best share of the "
-    "peak."""
+    """Images a second and memory against each size, one column an axis; dashed: operations at their best speed here."""
     names = list(dict.fromkeys(row["axis"] for row in result["rows"]))
     figure, axes = plt.subplots(2, len(names), figsize=(WIDTH, 3.4), layout="constrained", sharex="col", squeeze=False)
     best = max(row["operations"] / _middle(row["seconds"]) for row in result["rows"])
@@ -95,9 +95,11 @@ def growth(result: dict) -> Figure:
         if all(row["memory"] is not None for row in rows):
             bottom.plot(at, [max(row["memory"], 1) / 1e6 for row in rows], marker=sign, markersize=3, color=colour)
         bottom.set_xlabel({"codes": "codes K", "size": "image size (px)"}.get(name, name))
+        bottom.set_xscale("log", base=2)
         for axis in (top, bottom):
-            axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
+            log_axis(axis, "y")
     axes[0][0].set_ylabel("images/s")
     axes[1][0].set_ylabel("peak memory (MB)")
+    figure.legend(handles=axes[0][0].lines, labels=["measured", "operations at the best speed of any point"],
+                  loc="outside upper center", ncols=2)  # fmt: skip
     return figure

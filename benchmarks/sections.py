@@ -35,7 +35,7 @@ def step(result: dict) -> tuple[str, dict]:
         "by a "
         "DataLoader, Adam as it comes, `.item()` at every step.\n\n"
         + table(["", "networks in", "step", "images/s", "of the matmul peak", "peak memory", "times as fast"], rows)
-        + f"\nMedians of {first['rounds']} rounds of {first['steps']} steps. Matrix-multiply peak of this machine: "
+        + f"\nMedians of {first['rounds']} rounds of {steps_in(first)}. Matrix-multiply peak of this machine: "
         f"{peaks}. "
         "Operations are counted by torch's own counter, forward and backward; memory is the peak beyond what the "
         "process "
@@ -52,6 +52,10 @@ def step(result: dict) -> tuple[str, dict]:
     whole = middle(first["seconds"]["ours"]) * 39_100
     text += f"The paper's whole run, 39,100 steps, would take {duration(whole)} here (step times 39,100).\n\n"
     return text + _errors(result["errors"]), {"step": plots.step(result)}
+
+
+def steps_in(row: dict) -> str:
+    return "one step" if row["steps"] == 1 else f"{row['steps']} steps"
 
 
 def _errors(errors: dict) -> str:
@@ -107,7 +111,7 @@ def bottlenecks(result: dict) -> tuple[str, dict]:
                 ]
             )
         text += (
-            f"\n**{size_of(steps)}**, {steps['rounds']} rounds of {steps['steps']} steps; alone "
+            f"\n**{size_of(steps)}**, {steps['rounds']} rounds of {steps_in(steps)}; alone "
             f"{alone['rounds']} rounds:\n\n"
         )
         text += table(

@@ -119,6 +119,15 @@ def test_peak_memory_sees_what_is_freed_again():
     assert 39e6 < peak < 48e6
 
 
+@pytest.mark.skipif(not measure.CLEAR.exists(), reason="needs Linux's account of a process")
+def test_memory_that_was_freed_before_counts_again():
+    def work():
+        held = [torch.ones(25_000) for _ in range(400)]  # 40 MB in pieces that the allocator keeps
+        return len(held)
+
+    assert [measure.memory_of(work, CPU)[1] > 36e6 for _ in range(2)] == [True, True]
+
+
 def test_operations_of_a_step_are_those_of_its_convolutions():
     """Counted by hand for width 4, K 8 at 8 px: forward, and twice that backward but for the first layer's input."""
     width, codes = 4, 8

@@ -179,9 +179,7 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
         raise ParameterError(f"{file}: experiment.name is {described.get('name')!r}; it must be {name!r}")
     _refuse_unknown(described, ["name", "title", "data", "network", "training", "prior"], f"{file}: experiment")
     if "prior" not in described:  # dvc.yaml names it
-        raise ParameterError(
-            f"{file}: experiment.prior is missing; it may be `prior: {{variants: []}}`, no prior at all"
-        )
+        raise ParameterError(f"{file}: experiment.prior is missing; it may be `prior: {{variants: []}}`, for none")
     entries = _mapping(content, "runs", file)
     experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
     variants = load_variants(root)
