@@ -121,9 +121,11 @@ def test_peak_memory_sees_what_is_freed_again():
 
 @pytest.mark.skipif(not measure.CLEAR.exists(), reason="needs Linux's account of a process")
 def test_memory_that_was_freed_before_counts_again():
+    kept = []
+
     def work():
-        held = [torch.ones(25_000) for _ in range(400)]  # 40 MB in pieces that the allocator keeps
-        return len(held)
+        held = [torch.ones(25_000) for _ in range(400)]  # 40 MB in pieces from the heap
+        kept.append(held[-1])  # at its end, so that what lies before it stays with the process
 
     assert [measure.memory_of(work, CPU)[1] > 36e6 for _ in range(2)] == [True, True]
 

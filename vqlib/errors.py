@@ -1,4 +1,5 @@
-"""Mistakes that a user can mend. Each message is one line that names the thing, the key and what it may be.
+"""Mistakes that a user can mend. Each message is one line that names the thing, the key and what it may be (of
+``verify`` one line for each thing that is damaged).
 
 Programs print the message alone and exit with 2; no traceback for what a user can cause.
 """

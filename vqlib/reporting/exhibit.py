@@ -1,6 +1,6 @@
 """A figure or table with its caption and the runs that it comes from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,7 +14,7 @@ from vqlib.reporting.style import image_bytes
 from vqlib.reporting.tables import Table, number, plain
 
 MOST_VALUES = 4  # that differ between runs and are still named
-SETTINGS = {
+SETTINGS = {  # of a run, in words
     "steps": "{} steps",
     "batch_size": "batch {}",
     "width": "width {}",
@@ -23,8 +23,8 @@ SETTINGS = {
     "device": "device {}",
     "precision": "trained in {}, evaluated in float32",
     "torch": "torch {}",
-    "code": "code {}",
-    "data": "data {}",
+    "code": "training code of digest {}",
+    "data": "data of digest {}",
 }
 
 
@@ -65,9 +65,19 @@ class Exhibit:
 
 
 def provenance(results: Results, runs: Iterable[str]) -> str:
-    """Where the runs come from: what they share once, what differs with the runs that it belongs to."""
+    """The runs behind an exhibit, and what differs between them; what all runs share stands at the report's head."""
     runs = list(dict.fromkeys(runs))
-    parts = []
+    different = [told for told, values in _settings(results, runs) if values > 1]
+    return f"Runs: {', '.join(shortened(runs))} (variant-seed){''.join(f'; {told}' for told in different)}."
+
+
+def shared(results: Results) -> str:
+    """The settings that all runs share, and how many values the others have."""
+    return "; ".join(told for told, _ in _settings(results, results.runs_of()))
+
+
+def _settings(results: Results, runs: list[str]) -> Iterator[tuple[str, int]]:
+    """(a setting of these runs in words, the number of its values); a value stands with the runs that it belongs to."""
     for key, wording in SETTINGS.items():
         of: dict[str, list[str]] = {}
         for run in runs:
@@ -78,8 +88,7 @@ def provenance(results: Results, runs: Iterable[str]) -> str:
             told = next(iter(of))
         else:
             told = ", ".join(f"{value} ({', '.join(shortened(names))})" for value, names in of.items())
-        parts.append(wording.format(told))
-    return f"Runs: {', '.join(shortened(runs))} (variant-seed). {'; '.join(parts)}."
+        yield wording.format(told), len(of)
 
 
 def shortened(runs: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict
     axes = figure.subplots(1 + zoomed, 1, squeeze=False, height_ratios=[1, 2.4][: 1 + zoomed])[:, 0]
     for ax, part in zip(axes, (points, near if len(near) else points), strict=False):
         close = ax is axes[-1]
-        limits = _limits(part, wide=not close or not zoomed)
+        limits = _limits(part, wide=not close)
         names, seen = [], []
         for model in dict.fromkeys(points["model"]):
             own = points[points["model"] == model]
@@ -51,8 +51,7 @@ def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict
             ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.03), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
                         textcoords="offset points", ha="right", va="bottom", color="dimgray", fontsize=6.5)  # fmt: skip
         if zoomed:
-            closer = "without identity" if len(near) < len(points) else "closer"
-            ax.set_title(closer if close else "all", loc="left")
+            ax.set_title("without identity" if close else "all", loc="left")
         wanted = names if close else [one for one in names if one[0] == "identity" or one[0] not in colours]
         jobs = [one for one in wanted if limits[0][0] < one[1] < limits[0][1] and limits[1][0] < one[2] < limits[1][1]]
         inside = [point for point in seen if limits[0][0] < point[0] < limits[0][1]]

@@ -10,7 +10,7 @@ from vqlib.files import write_atomically
 from vqlib.params import ROOT, experiment_names
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
-from vqlib.reporting.exhibit import Exhibit
+from vqlib.reporting.exhibit import Exhibit, shared
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.html import anchor, page
@@ -44,7 +44,7 @@ def write_report(experiment: str, root: Path = ROOT) -> Path:
             for kind in ("png", "pdf"):
                 files[f"figures/{exhibit.name}.{kind}"] = image_bytes(exhibit.content, kind)
     if judges([results]):
-        found, link = judge_all([results]), linked(exhibits)
+        found, link = judge_all([results]), linked(exhibits, where="../README.md")
         for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
             files |= table_files(verdicts.verdict_table(claims, found, link), name)
     files["tables/runs.csv"] = results.runs.to_csv(index=False, lineterminator="\n").encode()
@@ -72,7 +72,8 @@ def table_files(table: Table, name: str) -> dict[str, bytes]:
 
 
 def linked(exhibits: dict[str, Exhibit], where: str = "") -> verdicts.Link:
-    """From the name of an exhibit to a link in the report at ``where``: "[Figure 1](#its-heading), ..."."""
+    """From the name of an exhibit to a link in the report at ``where``: "[Figure 1](#its-heading), ...". None where
+    there is no such exhibit."""
     found: dict[str, list[str]] = {}
     for label, exhibit in exhibits.items():
         found.setdefault(exhibit.name, []).append(f"[{label}]({where}#{anchor(exhibit.heading)})")
@@ -106,9 +107,9 @@ def describe(results: Results) -> str:
         f"{told('provenance.steps')} steps of {told('provenance.batch_size')} images and tested on "
         f"{told('test.images')} others. Data: `{data.source}`, {told('provenance.train_images')} training images of "
         f"{size} x {size} pixels (resizing `{data.resize}`). Network: width {told('provenance.width')}, "
-        f"{experiment.network.num_embeddings} codes unless a variant sets its own. Hardware: "
-        f"{told('provenance.hardware')}. All that stands here is drawn from `results/{experiment.name}/` and the "
-        "experiment's `params.yaml`.\n"
+        f"{experiment.network.num_embeddings} codes unless a variant sets its own. All that stands here is drawn from "
+        f"`results/{experiment.name}/` and the experiment's `params.yaml`.\n\n"
+        f"All runs, unless a figure or table says otherwise: {shared(results)}.\n"
     )
 
 

@@ -15,8 +15,8 @@ from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in_study
-from vqlib.reporting.html import anchor
 from vqlib.reporting.judging import judges
+from vqlib.reporting.report import linked
 from vqlib.reporting.results import Results, load_results
 
 FINDINGS = "results/FINDINGS.md"  # written by hand, its numbers as placeholders, its links relative to the root
@@ -83,13 +83,9 @@ def write_readme(root: Path = ROOT) -> Path:
 
 def _links(experiments: list[Results]) -> verdicts.Link:
     """To figures and tables of the experiments' reports, by the number that they have there."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for results in experiments:
-        name = results.experiment.name
-        for label, exhibit in all_exhibits(results).items():
-            link = f"[{label}]({name}/README.md#{anchor(exhibit.heading)})"
-            found.setdefault((name, exhibit.name), []).append(link)
-    return lambda experiment, name: ", ".join(found.get((experiment, name), ())) or None
+    names = [results.experiment.name for results in experiments]
+    of = {name: linked(all_exhibits(one), f"{name}/README.md") for name, one in zip(names, experiments, strict=True)}
+    return lambda experiment, name: of[experiment](experiment, name)
 
 
 def _from_reports(text: str) -> str:
