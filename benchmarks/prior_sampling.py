@@ -18,7 +18,7 @@ from vqlib.priors import make_network
 from vqlib.priors.codes import CodePrior
 from vqlib.priors.latents import Layout
 from vqlib.priors.reals import RealPrior
-from vqlib.priors.uncached import Uncached
+from benchmarks.uncached import Uncached
 
 IMAGES, CHECKED, SHAPE, CODES = 64, 4, (8, 8), 512
 SIZES = {"pixelcnn": [(15, 64), (3, 32)], "transformer": [(6, 128), (4, 64)]}  # layers, channels

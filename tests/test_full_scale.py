@@ -51,6 +51,8 @@ def test_one_command_makes_everything_and_keeps_it(copy):
     assert "1 of 1 runs are there" in full_scale(copy, "smoke", "--runs", "vq-0")
     kept = copy.folder / "kept"
     assert json.loads((kept / "results/smoke/vq-0.json").read_text())["run"] == "vq-0"
+    assert json.loads((kept / "results/smoke/vq-0.prior.json").read_text())["rate"]["bpp_prior"] > 0
+    assert json.loads((kept / "results/smoke/codecs.json").read_text())["codecs"]
     assert "`vq`" in (kept / "reports/smoke/README.md").read_text()
     assert (kept / "runs/smoke/vq-0/model.safetensors").stat().st_size > 10_000
     assert (kept / "data/prepared/smoke/manifest.json").is_file() and not list(kept.rglob("*.u8"))
@@ -85,7 +87,7 @@ def script(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     spec.loader.exec_module(module)
     for name in ("is_current", "is_evaluated"):
-        monkeypatch.setattr(module, name, lambda experiment, run: False)
+        monkeypatch.setattr(module, name, lambda experiment, run, kind="": False)
     monkeypatch.setattr(module, "bundle", lambda experiment, out: None)
     return module
 
@@ -108,8 +110,8 @@ def test_runs_are_dealt_to_gpus_and_stay_there(script, tmp_path):
     jobs = pretend(script, tmp_path, ["5", "7"], code, runs=4)
     assert [job.state for job in jobs] == ["done"] * 4
     seen = [said(tmp_path, f"r{number}") for number in range(4)]
-    for train, trained_on, evaluate, evaluated_on in seen:
-        assert (train, evaluate) == ("train", "evaluate") and trained_on == evaluated_on
+    for said_by_run in seen:
+        assert said_by_run[::2] == ["train", "evaluate", "prior"] and len(set(said_by_run[1::2])) == 1
     assert {lines[1] for lines in seen[:2]} == {"5", "7"}
 
 

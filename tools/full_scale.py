@@ -1,7 +1,7 @@
 """Experiments at full scale on one machine with GPUs, in one command: ``python tools/full_scale.py tiny_imagenet_32``.
 
-Checks what is needed, prepares the images, trains and evaluates every run (several at once, spread over the GPUs),
-draws the reports, and puts results, reports and weights into a folder (--out, or the environment variable OUT) after
+Checks what is needed, prepares the images, trains and evaluates every run and its prior (several at once, spread over
+the GPUs), draws the reports, and puts results, reports and weights into a folder (--out, or the environment variable OUT) after
 every run. Started again it goes on: runs that are there are left alone, a run that was cut off continues from its last
 checkpoint. With --minutes it stops by itself, and what is running saves first.
 
@@ -11,6 +11,7 @@ Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock 
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -29,10 +30,11 @@ NEEDED = {
     "torch": "torch", "torchmetrics": "torchmetrics", "safetensors": "safetensors", "pydantic": "pydantic",
     "ruamel.yaml": "ruamel.yaml", "PIL": "pillow", "numpy": "numpy", "tqdm": "tqdm",
     "pandas": "pandas", "scipy": "scipy", "seaborn": "seaborn", "matplotlib": "matplotlib",
-    "markdown_it": "markdown-it-py", "constriction": "constriction",
+    "markdown_it": "markdown-it-py", "constriction": "constriction", "skimage": "scikit-image",
+    "vector_quantize_pytorch": "vector-quantize-pytorch",
 }  # fmt: skip
 TO_SAVE = 120  # seconds that a run gets for its checkpoint when it is told to stop
-STEPS = ("train", "evaluate")
+STEPS = ("train", "evaluate", "prior")  # of a run
 
 
 class Problem(Exception):
@@ -159,11 +161,11 @@ def is_current(experiment, run) -> bool:
     return same_code and not differences(described, experiment, run, digest)
 
 
-def is_evaluated(experiment, run) -> bool:
-    """Whether the evaluation belongs to the weights that are there."""
+def is_evaluated(experiment, run, kind: str = "json") -> bool:
+    """Whether the evaluation, or the prior's (``kind`` "prior.json"), belongs to the weights that are there."""
     from vqlib.files import digest_of
 
-    file = experiment.results / f"{run.name}.json"
+    file = experiment.results / f"{run.name}.{kind}"
     try:
         measured = json.loads(file.read_text())["provenance"]["weights"]
         return measured == digest_of((experiment.run_folder(run) / "model.safetensors").read_bytes())[:12]
@@ -172,9 +174,9 @@ def is_evaluated(experiment, run) -> bool:
 
 
 def work(job: Job, machine: Machine, gpu: str | None, out: Path) -> None:
-    """Train and evaluate one run, unless it is there; its state tells how that ended."""
+    """Train and evaluate one run and its prior, unless they are there; its state tells how that ended."""
     log = machine.logs / job.experiment.name / f"{job.run.name}.log"
-    done = {"train": is_current, "evaluate": is_evaluated}
+    done = {"train": is_current, "evaluate": is_evaluated, "prior": functools.partial(is_evaluated, kind="prior.json")}
     start, job.state = time.monotonic(), "up to date"
     for step in STEPS:
         if not machine.with_dvc and done[step](job.experiment, job.run):
@@ -251,14 +253,17 @@ def experiment_files(experiment) -> list[Path]:
 
 
 def report(experiment, jobs: list[Job], machine: Machine) -> None:
-    """Draw the report where something is new, or there is none yet."""
+    """Measure JPEG and WebP and draw the report, where something is new or there is none yet."""
     log = machine.logs / experiment.name / "report.log"
     new = any(job.state == "done" for job in jobs if job.experiment is experiment)
     drawn = (experiment.reports / "README.md").is_file()
     if not any(experiment.results.glob("*.json")) or (drawn and not new):
         return
-    code = machine.do(machine.command("report", experiment), log)
-    say(f"{experiment.name}: report " + ("drawn" if code == 0 else f"failed: {last_line(log)}"))
+    for step in ("codecs", "report"):
+        if machine.do(machine.command(step, experiment), log):
+            say(f"{experiment.name}: {step} failed: {last_line(log)}")
+            return
+    say(f"{experiment.name}: report drawn")
 
 
 def prepare(experiment, machine: Machine) -> None:

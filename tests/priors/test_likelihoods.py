@@ -10,7 +10,7 @@ from vqlib.priors import make_network
 from vqlib.priors.codes import CodePrior, draw
 from vqlib.priors.latents import Latents, Layout
 from vqlib.priors.reals import CodeGaussians, RealPrior, gaussian_log_prob, level_bits, level_probabilities
-from vqlib.priors.uncached import Uncached
+from benchmarks.uncached import Uncached
 from vqlib.uniform import UniformQuantizer
 
 NETWORKS = ("pixelcnn", "transformer")
