@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.uncached import Uncached
 from vqlib.device import describe_hardware
 from vqlib.priors import make_network
 from vqlib.priors.codes import CodePrior
 from vqlib.priors.latents import Layout
 from vqlib.priors.reals import RealPrior
-from benchmarks.uncached import Uncached
 
 IMAGES, CHECKED, SHAPE, CODES = 64, 4, (8, 8), 512
 SIZES = {"pixelcnn": [(15, 64), (3, 32)], "transformer": [(6, 128), (4, 64)]}  # layers, channels

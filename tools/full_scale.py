@@ -1,9 +1,9 @@
 """Experiments at full scale on one machine with GPUs, in one command: ``python tools/full_scale.py tiny_imagenet_32``.
 
 Checks what is needed, prepares the images, trains and evaluates every run and its prior (several at once, spread over
-the GPUs), draws the reports, and puts results, reports and weights into a folder (--out, or the environment variable OUT) after
-every run. Started again it goes on: runs that are there are left alone, a run that was cut off continues from its last
-checkpoint. With --minutes it stops by itself, and what is running saves first.
+the GPUs), draws the reports, and puts results, reports and weights into a folder (--out, or the environment variable
+OUT) after every run. Started again it goes on: runs that are there are left alone, a run that was cut off continues
+from its last checkpoint. With --minutes it stops by itself, and what is running saves first.
 
 Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock is kept; else the same code runs as
 ``python -m vqlib``. Wants Python 3.11 or newer and the packages of `python -m vqlib` (README.md).

@@ -6,11 +6,11 @@ from math import log, log2
 import pytest
 import torch
 
+from benchmarks.uncached import Uncached
 from vqlib.priors import make_network
 from vqlib.priors.codes import CodePrior, draw
 from vqlib.priors.latents import Latents, Layout
 from vqlib.priors.reals import CodeGaussians, RealPrior, gaussian_log_prob, level_bits, level_probabilities
-from benchmarks.uncached import Uncached
 from vqlib.uniform import UniformQuantizer
 
 NETWORKS = ("pixelcnn", "transformer")
