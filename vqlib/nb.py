@@ -17,6 +17,9 @@ import threading
 import time
 from pathlib import Path
 
+# nbformat imports jsonschema, which compiles a grammar of IRIs if it finds this: seconds, and no notebook has an IRI.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 import nbformat
 from nbformat import NotebookNode
 

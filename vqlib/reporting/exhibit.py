@@ -60,7 +60,7 @@ class Exhibit:
         return "\n".join([*parts, f"> {self.provenance}\n"])
 
     def _repr_html_(self) -> str:
-        images = {} if isinstance(self.content, Table) else {self.image: image_bytes(self.content, "png")}
+        images = {} if isinstance(self.content, Table) else {self.image: image_bytes(self.content, "png", dpi=150)}
         return to_html(self.markdown(), images)
 
 

@@ -80,10 +80,10 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def image_bytes(figure: Figure, kind: str) -> bytes:
-    """The figure as ``png`` or ``pdf``, without date or program in it."""
+def image_bytes(figure: Figure, kind: str, dpi: int = STYLE["savefig.dpi"]) -> bytes:
+    """The figure as ``png`` or ``pdf``, without date or program in it; ``dpi`` is dots per inch of a png."""
     nothing = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[kind]
     buffer = io.BytesIO()
     with mpl.style.context(["default", STYLE]):
-        figure.savefig(buffer, format=kind, metadata=dict.fromkeys(nothing))
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=dict.fromkeys(nothing))
     return buffer.getvalue()
