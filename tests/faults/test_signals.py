@@ -28,6 +28,7 @@ experiment:
   network: {{width: 8, num_embeddings: 16}}
   training: {{steps: 8000, batch_size: 4, learning_rate: 1e-3, device: cpu, precision: float32, log_every: 1000,
              checkpoint_every: {EVERY}}}
+  prior: {{variants: []}}
 runs:
   vq-0: {{variant: vq, bottleneck: vq, seed: 0}}
 """
