@@ -8,6 +8,7 @@ from PIL import Image
 from synthetic_results import NAME, make_repository
 
 from vqlib.errors import ReportError
+from vqlib.reporting import claims_latents
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.prior_exhibits import COLUMNS, ROWS, mosaic, prior_exhibits
 from vqlib.reporting.report import report_markdown
@@ -49,6 +50,21 @@ def write_prior(root, run: str, gains: bool, missing: str | None = "FID needs we
 @pytest.fixture
 def root(tmp_path):
     return make_repository(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rate", "pairs", "said"),
+    [(0.43, 0.2, "not reproduced"), (0.8, 0.2, "reproduced"), (0.43, 0.9, "open")],
+)
+def test_c5_holds_a_prior_against_histograms(root, rate, pairs, said):
+    assert claims_latents.priors([load_results(NAME, root)]).said == "open"
+    content = write_prior(root, "projected-0", gains=True)
+    content["rate"]["bpp_prior"], content["samples"]["code_pairs"]["prior"] = rate, pairs
+    (root / "results" / NAME / "projected-0.prior.json").write_text(json.dumps(content))
+    write_prior(root, "vq-0", gains=False)  # has nothing continuous, so it does not count
+    verdict = claims_latents.priors([load_results(NAME, root)])
+    assert verdict.said == said
+    assert verdict.runs == ((NAME, "projected-0"),)
 
 
 def test_without_priors_the_report_has_no_section_of_them(root):

@@ -78,8 +78,8 @@ CLAIMS = (
         "C5",
         paper.CLAIMS["C5"],
         "Of the priors over codes and continuous values: not reproduced if each has a test rate below that of "
-        "histograms (order 0), and its samples are nearer to test images (sliced Wasserstein) than draws from the "
-        "histograms; reproduced if none has such a rate.",
+        "histograms (order 0), and its samples are nearer to test images (in pairs of neighbouring codes) than "
+        "draws from the histograms; reproduced if none has such a rate.",
         priors,
     ),
 )

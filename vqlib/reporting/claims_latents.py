@@ -75,7 +75,7 @@ def priors(study: Study) -> Verdict:
         for run, prior in fitted.items():
             rate, order0 = prior["rate"]["bpp_prior"], prior["rate"]["bpp_order0"]
             nominal = results.evaluations[run]["rate"]["bpp_8bit"]
-            distance = prior["samples"]["sliced_wasserstein"]
+            distance = prior["samples"]["code_pairs"]
             told.append(
                 f"`{run}` {number(rate)} (histograms: {number(order0)}, nominal: {number(nominal)}), its samples at "
                 f"{number(distance['prior'])} of test images (draws from the histograms: {number(distance['naive'])})"
@@ -84,8 +84,8 @@ def priors(study: Study) -> Verdict:
             nearer += distance["prior"] < distance["naive"]
         said = REPRODUCED if not below else NOT_REPRODUCED if below == nearer == len(fitted) else OPEN
         evidence = (
-            f"Bits per pixel of the test latents under a prior of codes and 8-bit continuous values: "
-            f"{'; '.join(told)} ({at(results)})."
+            "Bits per pixel of the test latents under a prior of codes and 8-bit continuous values, and distances in "
+            f"pairs of neighbouring codes: {'; '.join(told)} ({at(results)})."
         )
         if said == OPEN:
             evidence += " Needs a rate below the histograms' and nearer samples, of all of them or such a rate of none."
