@@ -218,6 +218,17 @@ def test_without_prepared_data_or_a_model_the_missing_stage_is_named(root, monke
         train_run(make_experiment(root), make_run())
 
 
+def test_a_model_that_was_trained_otherwise_is_not_evaluated(root):
+    experiment, run = make_experiment(root, **BUDGET), make_run()
+    train_run(experiment, run)
+    longer = make_experiment(root, **(BUDGET | {"steps": BUDGET["steps"] + 1}))
+    with pytest.raises(DataError, match=r"vq-0/model.safetensors: trained with other values of steps than there are"):
+        evaluate_run(longer, run)
+    with pytest.raises(DataError, match=r"other values of learning_rate than"):
+        evaluate_run(experiment, run.model_copy(update={"learning_rate": 0.5}))
+    assert evaluate_run(experiment, run)["run"] == "vq-0"
+
+
 @pytest.mark.parametrize("variant", ["vq", "projected"])
 def test_an_evaluation_is_complete(root, variant):
     experiment, run = make_experiment(root, **BUDGET), make_run(variant)

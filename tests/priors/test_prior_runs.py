@@ -47,7 +47,9 @@ def make(root, monkeypatch):
 
 
 def write_model(experiment, run, network: Network = NETWORK, seed: int = 0) -> None:
-    description = {"network": network.model_dump(), "variant": run.variant.model_dump(), "provenance": {"data": "dd"}}
+    budget = experiment.training
+    made = {"data": "dd", "steps": budget.steps, "batch_size": budget.batch_size, "learning_rate": run.learning_rate}
+    description = {"network": network.model_dump(), "variant": run.variant.model_dump(), "provenance": made}
     file = experiment.run_folder(run) / "model.safetensors"
     save_model(file, make_model(network, run.variant, seed).state_dict(), description)
 
@@ -194,7 +196,8 @@ def test_a_prior_belongs_to_one_model(trained, tmp_path):
     write_model(trained, run, seed=1)
     with pytest.raises(DataError, match="the prior of other weights than those of projected-0 now"):
         drawing.sample_images(trained, run)
-    write_model(trained, run, NETWORK.model_copy(update={"num_embeddings": 256}))
+    trained = trained.model_copy(update={"network": NETWORK.model_copy(update={"num_embeddings": 256})})
+    write_model(trained, run, trained.network)
     with pytest.raises(DataError, match="a prior of 512 codes, but the model has 256"):
         drawing.sample_images(trained, run)
 
