@@ -31,6 +31,6 @@ def open_run(experiment: Experiment, run: Run, names: tuple[str, ...] = SPLITS) 
     make_deterministic()
     splits = {name: open_split(experiment.prepared, name, experiment.data.image_size) for name in names}
     if other := differences(description, experiment, run, splits[names[0]].digest):
-        raise DataError(f"{file}: trained with other values of {', '.join(other)} than there are now in params.yaml and "
-                        f"{experiment.prepared}; train the run again")  # fmt: skip
+        raise DataError(f"{file}: trained with other values of {', '.join(other)} than there are now in params.yaml "
+                        f"and {experiment.prepared}; train the run again")  # fmt: skip
     return Opened(model.to(device), description["provenance"], digest_of(file.read_bytes()), splits, device)
