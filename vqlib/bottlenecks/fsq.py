@@ -24,11 +24,15 @@ class Bottleneck(BottleneckBase):
             self.scalar = FSQ(levels, dim=embedding_dim)
 
     def forward(self, z_e: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        z, indices = self._quantized(z_e)
+        return z if self.training else self.decompress(indices, None), {}, indices
+
+    def _quantized(self, z_e: Tensor) -> tuple[Tensor, Tensor]:
         z, indices = self.scalar(z_e)
-        return z if self.training else self.decompress(indices, None), {}, indices.long()
+        return z, indices.long().clamp(0, self.alphabets[0] - 1)  # of a NaN it makes any integer; the loss will tell
 
     def compress(self, z_e: Tensor) -> tuple[Tensor, None]:
-        return self.scalar(z_e)[1].long(), None
+        return self._quantized(z_e)[1], None
 
     def decompress(self, indices: Tensor, continuous: None) -> Tensor:
         return self.scalar.project_out(self.scalar.implicit_codebook[indices]).permute(0, 3, 1, 2)
