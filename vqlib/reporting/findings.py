@@ -1,7 +1,7 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
-A value is a path: a run (``vq-0.test.mse``), a variant for the mean over its seeds (``vq.test.mse``) or the paper
-(``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``, ``+`` or ``-``
+A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
+its seeds (``vq.test.mse``) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``, ``+`` or ``-``
 with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. In a text over several experiments the name of one stands
 before a run or variant (``tiny_imagenet_32_small/vq.test.mse``), and ``C1.ratio`` or ``C1.verdict`` is a claim's.
 """
@@ -90,7 +90,8 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
         if math.isnan(value):
             raise ReportError(f"{where}: {path} is not a number of the variant {first}")
         return value
-    value, walked = {**results.evaluations, "paper": paper.LOSSES}, []
+    measured = {run: {**of, "prior": results.priors.get(run, {})} for run, of in results.evaluations.items()}
+    value, walked = {**measured, "paper": paper.LOSSES}, []
     for key in [first, *rest]:
         if not isinstance(value, dict) or key not in value:
             known = nearest(key, value) if isinstance(value, dict) else f"; {'.'.join(walked)} holds one value"
