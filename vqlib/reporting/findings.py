@@ -1,9 +1,10 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
 A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
-its seeds (``vq.test.mse``) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``, ``+`` or ``-``
-with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. In a text over several experiments the name of one stands
-before a run or variant (``tiny_imagenet_32_small/vq.test.mse``), and ``C1.ratio`` or ``C1.verdict`` is a claim's.
+its seeds (``vq.test.mse``) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may
+stand around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. In a text over
+several experiments the name of one stands before a run or variant (``tiny_imagenet_32_small/vq.test.mse``), and
+``C1.ratio`` or ``C1.verdict`` is a claim's.
 """
 
 import math
