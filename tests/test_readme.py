@@ -38,6 +38,10 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page):
         assert not heading or heading in anchors(target), link
 
 
+def test_the_readme_links_to_what_it_speaks_of():
+    assert len(re.findall(r"\]\((?!https?:)([^)#]+)\)", README)) > 5
+
+
 def anchors(page: Path) -> set[str]:
     return {anchor(line.lstrip("#").strip()) for line in page.read_text().splitlines() if line.startswith("#")}
 

@@ -6,7 +6,7 @@ OUT) after every run. Started again it goes on: runs that are there are left alo
 from its last checkpoint. With --minutes it stops by itself, and what is running saves first.
 
 Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock is kept; else the same code runs as
-``python -m vqlib``. Wants Python 3.11 or newer and the packages of `python -m vqlib` (README.md).
+``python -m vqlib``. Wants Python 3.11 or newer and the packages of ``NEEDED``.
 """
 
 import argparse

@@ -81,10 +81,8 @@ def _bulk(gains: pd.DataFrame) -> tuple[float, float]:
     """From the least 1st to the greatest 99th percentile of the models, so that far outliers do not set the scale."""
     ends = []
     for _, own in gains.groupby("run", sort=False):
-        below = (own["density"].cumsum() / own["density"].sum()).to_numpy()
-        ends.append(
-            (own["middle"].to_numpy()[(below >= 0.01).argmax()], own["middle"].to_numpy()[(below >= 0.99).argmax()])
-        )
+        below, middle = (own["density"].cumsum() / own["density"].sum()).to_numpy(), own["middle"].to_numpy()
+        ends.append([middle[(below >= share).argmax()] for share in (0.01, 0.99)])
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
