@@ -45,10 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
 
             write_codecs(experiment)
         elif given.command == "report":
+            from vqlib.reporting.exhibits import all_exhibits
             from vqlib.reporting.report import write_report
+            from vqlib.reporting.results import load_results
 
+            results = load_results(experiment.name)
             with in_one_line(experiment.reports):
-                print(write_report(experiment.name))
+                print(write_report(results, all_exhibits(results)))
         elif given.command in ("prior", "sample"):
             run = experiment.run(given.run)
             if given.command == "prior":

@@ -36,8 +36,13 @@ def root(tmp_path) -> Path:
 def made(tmp_path_factory) -> Path:
     """A repository whose report has been written. Not to be changed."""
     root = make_repository(tmp_path_factory.mktemp("made") / "copy")
-    write_report(NAME, root)
+    written(root)
     return root
+
+
+def written(root: Path) -> Path:
+    results = load_results(NAME, root)
+    return write_report(results, all_exhibits(results))
 
 
 def readme(root: Path) -> str:
@@ -121,7 +126,7 @@ def test_what_an_experiment_lacks_is_left_out(root):
     for run in load_experiment(NAME, root).runs:
         if run != "identity-0":
             (root / "results" / NAME / f"{run}.json").unlink()
-    folder = write_report(NAME, root)
+    folder = written(root)
     text = (folder / "README.md").read_text()
     assert first_table(text)["identity"]["MSE / vq"] == "–"
     assert not (folder / "figures" / "projected_training.png").exists()
@@ -135,7 +140,9 @@ def test_the_same_results_give_the_same_bytes_anywhere_and_old_files_go(made, tm
     stale = elsewhere / "reports" / NAME / "figures" / "old.png"
     stale.write_bytes(b"")
     command = (
-        f"from pathlib import Path; from vqlib.reporting.report import write_report; write_report({NAME!r}, Path.cwd())"
+        "from pathlib import Path\nfrom vqlib.reporting.exhibits import all_exhibits\n"
+        "from vqlib.reporting.report import write_report\nfrom vqlib.reporting.results import load_results\n"
+        f"results = load_results({NAME!r}, Path.cwd())\nwrite_report(results, all_exhibits(results))"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", command], cwd=elsewhere, env=environment, check=True)

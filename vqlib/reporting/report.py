@@ -7,15 +7,14 @@ same bytes.
 from pathlib import Path
 
 from vqlib.files import write_atomically
-from vqlib.params import ROOT, experiment_names
+from vqlib.params import experiment_names
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibit import Exhibit, shared
-from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.html import anchor, page
 from vqlib.reporting.judging import judges
-from vqlib.reporting.results import Results, load_results
+from vqlib.reporting.results import Results
 from vqlib.reporting.style import image_bytes
 from vqlib.reporting.tables import Table, plain
 
@@ -26,15 +25,14 @@ experiments on ImageNet's images are for those.
 """
 
 
-def write_report(experiment: str, root: Path = ROOT) -> Path:
+def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
     """Write reports/<experiment>/ and return that folder. Files of an earlier report that this one lacks are removed.
 
+    ``exhibits`` are all_exhibits(results), by label.
+
     Raises:
-        ParameterError: there is no such experiment.
-        ReportError: results are missing or damaged, or FINDINGS.md asks for a number that they do not hold.
+        ReportError: FINDINGS.md asks for a number that the results do not hold.
     """
-    results = load_results(experiment, root)
-    exhibits = all_exhibits(results)
     markdown = report_markdown(results, exhibits)
     files: dict[str, bytes] = {"README.md": markdown.encode()}
     for exhibit in exhibits.values():
