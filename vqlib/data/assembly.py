@@ -23,6 +23,7 @@ from vqlib.files import digest_of, json_bytes, sync_directory, write_atomically
 from vqlib.progress import Progress, Say
 
 SMALL = 8 * CHUNK  # images: up to here, starting worker processes costs more than it saves
+MANY = 4 * CHUNK  # images of a process: from here on, compiling (6 s, later 2 s) costs less than it saves
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ class Assembly:
                 self.journal.note(job, written)
                 bar.add(len(job.items))
 
+            number = processes(workers, bar.total)
+            jobs = [job._replace(quick=bar.total >= MANY * number) for job in pending]
             try:
-                write_chunks(pending, processes(workers, bar.total), finished)
+                write_chunks(jobs, number, finished)
             finally:
                 bar.close()
 
