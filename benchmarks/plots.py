@@ -73,7 +73,7 @@ def search(result: dict) -> Figure:
             if all(row["memory"] is not None for row in mine):
                 axes[1][column].plot(codes, [max(row["memory"], LEAST) / 1e6 for row in mine], **look)
         budget = SEARCH_BUDGET[result["device"]] / 1e6
-        axes[1][column].axhline(budget, color="black", linewidth=0.8, linestyle="--", label="a block of ours")
+        axes[1][column].axhline(budget, color="black", linewidth=0.8, linestyle="--", label="budget of a block of ours")
         axes[0][column].set_title(f"grid {grid}x{grid}, {rows[0]['batch']} images, {rows[0]['width']} channels")
         axes[1][column].set_xlabel("codes K")
     for row, label in zip(axes, ("time (ms)", "peak memory (MB)"), strict=True):

@@ -166,12 +166,12 @@ def around(result: dict) -> tuple[str, dict]:
 
 def _no_op(no_op: dict) -> str:
     small, default = (middle(no_op[name]) for name in ("smallest", "default"))
-    current = "" if no_op["default_is_current"] else "; some of it was not up to date, so this is **no no-op**"
+    judged = verdict(default < 3) if no_op["default_is_current"] else "**not judged**, some of it was not up to date"
     return (
         f"\n`dvc repro` with nothing to do: {small:.2f} s for the smallest experiment, with one run; goal under 3 s: "
         f"{verdict(small < 3)}. For the default experiment, `sample` with {no_op['default_runs']} runs, it is "
-        f"{default:.2f} s: {verdict(default < 3)}; this is `dvc repro --dry --allow-missing` in a fresh clone, where "
-        f"its models are not{current}.\n"
+        f"{default:.2f} s: {judged}. That is `dvc repro --dry --allow-missing` in a fresh clone, which lacks its "
+        "models.\n"
     )
 
 

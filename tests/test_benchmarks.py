@@ -108,6 +108,14 @@ def test_a_dear_bottleneck_leaves_the_others_and_the_goal_readable(measured):
     assert axis.get_xscale() == "log" and shown == [0.4, 4, 7, 120]
 
 
+@pytest.mark.parametrize(("current", "said"), [(True, "it is 2.50 s: met"), (False, "it is 2.50 s: **not judged**")])
+def test_only_a_dvc_repro_with_nothing_to_do_is_judged(current, said):
+    no_op = {"smallest": [1.5], "default": [2.5], "default_is_current": current, "default_runs": 6}
+    text = sections.around({"starts": {"x": [1.0]}, "no_op": no_op})[0]
+    assert "1.50 s for the smallest experiment, with one run; goal under 3 s: met" in text
+    assert f"For the default experiment, `sample` with 6 runs, {said}" in text
+
+
 def test_the_search_budget_is_drawn_and_little_memory_as_a_megabyte(measured):
     result = results_of(measured)["search_cpu.json"]
     for row in result["rows"]:
@@ -175,18 +183,21 @@ def test_rivals_take_turns_and_warm_up_does_not_count():
     assert taken == {"a": [3, 4, 7], "b": [2, 5, 6]}
 
 
-def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
-    assert measure.fresh(os.getpid) != os.getpid()
+def state() -> tuple[int, int, bool]:
+    return os.getpid(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_fresh_process_is_another_that_computes_as_this_one():
+    process, *computes = measure.fresh(state)
+    assert process != os.getpid() and computes == [torch.get_num_threads(), True]
+
+
+def test_memory_is_measured_in_a_fresh_process(monkeypatch):
     asked = []
     monkeypatch.setattr(measure, "fresh", lambda work, *arguments: asked.append(work) or 5)
     assert growth.point(TINY, CPU, 1, 1)["memory"] == 5
     assert {row["memory"] for row in search.compared(2, 4, 1, 4, CPU, 1)} == {5}
     assert set(asked) == {measure.memory_of_training, search.memory_of}
-
-
-def test_a_fresh_process_computes_as_this_one():
-    assert measure.fresh(torch.get_num_threads) == torch.get_num_threads()
-    assert measure.fresh(torch.are_deterministic_algorithms_enabled)
 
 
 @pytest.mark.skipif(not measure.CLEAR.exists(), reason="needs Linux's account of a process")
