@@ -5,6 +5,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
@@ -261,3 +262,15 @@ def test_stability_has_a_dot_for_every_run():
     assert [sum(len(line.get_xdata()) for line in lines) for lines in dots] == [6, 6, 6]
     without = runs_of(["vq"]).assign(least_used_norm=np.nan)
     assert len(study_figures.stability(without, palette(FEW)).axes) == 2
+
+
+@pytest.mark.parametrize(("decades", "first"), [(1, {1, 2, 5, 10}), (3, {1, 2, 5, 10, 20, 50}), (9, {1})])
+def test_a_log_axis_has_readable_numbers_over_any_range(decades, first):
+    figure, top = Figure(figsize=(3, 1.5)), 1.01 * 10.0**decades
+    ax = figure.subplots()
+    figures.log_axis(ax, "y")
+    ax.set_ylim(0.99, top)
+    figure.draw_without_rendering()
+    shown = [tick for tick in ax.yaxis.get_major_ticks() if 0.99 <= tick.get_loc() <= top]
+    assert first <= {tick.get_loc() for tick in shown} and all(tick.label1.get_text() for tick in shown)
+    assert 3 <= len(shown) <= 10

@@ -186,11 +186,23 @@ def _bars(ax: Axes, frame: pd.DataFrame, models: list[str], colours: dict[str, s
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.4g}"))
 
 
+class _RoundNumbers(ticker.LogLocator):
+    """Ticks at 1, 2 and 5; at powers of ten alone over more than four decades, or where those find no room."""
+
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        self.set_params(subs=(1, 2, 5))
+        found = super().tick_values(vmin, vmax)  # none where it would leave out decades
+        if vmax <= 1e4 * vmin and len(found):
+            return found
+        self.set_params(subs=(1,))
+        return super().tick_values(vmin, vmax)
+
+
 def log_axis(ax: Axes, name: str) -> None:
-    """Make the axis ``x`` or ``y`` logarithmic, with plain numbers at 1, 2 and 5."""
+    """Make the axis ``x`` or ``y`` logarithmic, with plain numbers at round ones."""
     ax.set(**{f"{name}scale": "log"})
     axis = getattr(ax, f"{name}axis")
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(_RoundNumbers())
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 
