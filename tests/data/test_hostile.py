@@ -273,6 +273,12 @@ def test_bombs_are_refused_in_one_line_before_they_are_decompressed(case, tmp_pa
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_many_variables_of_a_mat_file_have_one_limit():
+    small = inflating_mat(matlab.MAX_BYTES // 3)
+    with pytest.raises(DataError, match="bytes belong to an element"):
+        matlab.read_structs(small + 3 * small[128:], "other")
+
+
 def test_an_uncompressed_mat_file_has_the_same_limit():
     with pytest.raises(DataError, match="more than 4,194,304 bytes"):
         matlab.read_structs(bytes(matlab.MAX_BYTES + 1), "synsets")
