@@ -256,6 +256,18 @@ def test_frequency_stacks_the_losses_and_shows_the_fraction():
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), 10)
 
 
+def test_no_curve_of_usage_leaves_the_axes():
+    two = pd.concat([usage(["vq"]), usage(["vq"]).assign(run="vq-1")])
+    last = (two["run"] == "vq-1") & (two["rank"] == 256)  # a mean over seeds lies below the least share of either
+    figure = study_figures.codebook_usage(two.assign(share=two["share"].mask(last, 0)), palette(FEW))
+    assert figure.axes[0].get_ylim()[0] < figure.axes[0].lines[0].get_ydata().min()
+
+
+def test_gains_are_drawn_over_whole_bins():
+    steps = study_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[1].patches[0]
+    np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21))
+
+
 def test_stability_has_a_dot_for_every_run():
     figure = study_figures.stability(runs_of(["vq", "projected"]), palette(FEW))
     dots = [[line for line in ax.lines if line.get_linestyle() == "None"] for ax in figure.axes]

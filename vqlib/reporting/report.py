@@ -6,6 +6,8 @@ same bytes.
 
 from pathlib import Path
 
+import pandas as pd
+
 from vqlib.files import write_atomically
 from vqlib.params import experiment_names
 from vqlib.reporting import verdicts
@@ -45,7 +47,7 @@ def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
         found, link = judge_all([results]), linked(exhibits, where="../README.md")
         for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
             files |= table_files(verdicts.verdict_table(claims, found, link), name)
-    files["tables/runs.csv"] = results.runs.to_csv(index=False, lineterminator="\n").encode()
+    files["tables/runs.csv"] = single_values(results.runs).to_csv(index=False, lineterminator="\n").encode()
     images = {name: content for name, content in files.items() if name.endswith(".png")}
     files["report.html"] = page(results.experiment.title, markdown, images).encode()
 
@@ -56,6 +58,11 @@ def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
         if path.relative_to(folder).as_posix() not in files:
             path.unlink()
     return folder
+
+
+def single_values(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns that hold lists, such as the use of each code: a CSV has no form for them."""
+    return runs[[name for name in runs if not runs[name].map(lambda cell: isinstance(cell, (list, dict))).any()]]
 
 
 def judged(results: Results, exhibits: dict[str, Exhibit]) -> str:
@@ -80,14 +87,15 @@ def linked(exhibits: dict[str, Exhibit], where: str = "") -> verdicts.Link:
 
 def report_markdown(results: Results, exhibits: dict[str, Exhibit]) -> str:
     """The text of the report; ``exhibits`` by label, as ``all_exhibits`` returns them."""
-    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), judged(results, exhibits)]
-    parts.append(findings(results))
+    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), findings(results)]
+    parts.append(judged(results, exhibits))
     parts += [f"## {exhibit.heading}\n\n{exhibit.markdown(label)}" for label, exhibit in exhibits.items()]
     parts += [verdicts.rules()] if judges([results]) else []
     parts.append(
         "## Files\n\n"
         "[figures/](figures/) holds every figure as PNG and PDF, [tables/](tables/) every table as CSV, LaTeX and "
-        "Markdown. tables/runs.csv has every number of every run.\n"
+        "Markdown. tables/runs.csv has the numbers of every run; what is a list, such as the use of each code, is in "
+        f"`results/{results.experiment.name}/` alone.\n"
     )
     return "\n".join(part for part in parts if part)
 
