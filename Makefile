@@ -50,7 +50,7 @@ faults: .venv
 	python -m pytest tests/faults -m 'faults or not faults' --faults-table=reports/faults/README.md $(ARGS)
 
 lab: .venv
-	python -m jupyterlab $(ARGS)
+	python -m jupyterlab --LabApp.news_url=None $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 lint: .venv
 	python -m ruff check $(ARGS)

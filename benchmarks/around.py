@@ -1,6 +1,7 @@
 """Everything around training: start-up, papermill, evaluation, report, a `dvc repro` with nothing to do, imports.
 
-All of it is timed in a copy of the repository, on the smallest experiment, with the commands that dvc.yaml has.
+All of it is timed in a copy of the repository, on the smallest experiment, with the commands that dvc.yaml has; the
+`dvc repro` also on the default experiment, as far as it can be without the models of its runs.
 """
 
 import os
@@ -35,7 +36,7 @@ runs:
   vq-0: {variant: vq, bottleneck: vq, seed: 0}
 """
 PIPELINE = "experiments/smallest/dvc.yaml"
-PAPER_STEPS, PAPER_IMAGES = 39_100, 10_000  # steps of a run; images of the test split that is evaluated
+PAPER_IMAGES = 10_000  # of the test split, which is evaluated with as many of training
 STARTS = {  # what must be quick, as arguments of Python
     "import vqlib": ["-c", "import vqlib"],
     "import vqlib.params": ["-c", "import vqlib.params"],
@@ -70,6 +71,18 @@ def seconds_of(arguments: list[str], folder: Path, ok: bool = True) -> float:
     if (done.returncode == 0) != ok:
         raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
     return seconds
+
+
+def no_op_of_default(folder: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of a dry `dvc repro` of the default experiment, and whether there was nothing to do indeed."""
+    command = [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    ends_well = done.returncode == 0  # it does not where a stage would have to run whose dependencies are not there
+    return {
+        "default": [seconds_of(command[1:], folder, ends_well) for _ in range(rounds)],
+        "default_is_current": ends_well and "Running stage" not in done.stdout,
+        "default_runs": len(load_experiment("sample", folder).runs),
+    }
 
 
 def starts(rounds: int) -> dict[str, list[float]]:
@@ -116,7 +129,7 @@ def at_paper_scale(device: torch.device, small: bool) -> dict[str, Any]:
     start = time.perf_counter()
     evaluate(model, split, split, device)
     return {**given, "step": step, "evaluated": images, "evaluation": time.perf_counter() - start,
-            "steps": PAPER_STEPS, "images": PAPER_IMAGES}  # fmt: skip
+            "steps": measure.PAPER_STEPS, "images": PAPER_IMAGES}  # fmt: skip
 
 
 def measured(device: torch.device, small: bool) -> dict[str, Any]:
@@ -129,5 +142,6 @@ def measured(device: torch.device, small: bool) -> dict[str, Any]:
         result["stages"] = stages(folder)
         result["loop"] = loop_of(folder)
         seconds_of(["-m", "dvc", "repro", "-q", PIPELINE], folder)
-        result["no_op"] = [seconds_of(["-m", "dvc", "repro", PIPELINE], folder) for _ in range(5)]
+        smallest = [seconds_of(["-m", "dvc", "repro", PIPELINE], folder) for _ in range(5)]
+        result["no_op"] = {"smallest": smallest, **no_op_of_default(folder, 5)}
     return result

@@ -83,7 +83,7 @@ def masks(given: dict, device: torch.device, rounds: int) -> dict[str, Any]:
 
 def measured(device: torch.device, small: bool) -> dict[str, Any]:
     gpu = device.type == "cuda"
-    plan = [(measure.setting(width=64), 20 if gpu else 7), (measure.setting(), 20 if gpu else 3)]
+    plan = [(measure.setting(width=64), 20 if gpu else 7), (measure.setting(), 20 if gpu else 7)]
     if small:
         plan = [(measure.setting(8, 16, 4, 512), 2)]
     variants = fitting(plan[0][0]["codes"])

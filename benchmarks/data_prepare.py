@@ -1,14 +1,16 @@
 """How fast images are prepared and read: ``python -m benchmarks.data_prepare`` (full-size ImageNet JPEGs needed).
 
 Prints a table and writes it to benchmarks/data_prepare.md. Times are processor seconds of this process, the best of
-three rounds, the rivals taking turns, so that other work on the machine disturbs them little.
+five rounds, the rivals taking turns, so that other work on the machine disturbs them little.
 """
 
 import argparse
+import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from vqlib.batches import Images
 from vqlib.data.checks import npy_bytes
-from vqlib.data.images import to_array, versions
+from vqlib.data.images import adm, decode, quick_adm, to_array, versions
 from vqlib.data.reader import CHUNK, FORMAT, chunk_digest, labels_digest, open_split, seal
 from vqlib.data.sources import resolve
 from vqlib.files import json_bytes
@@ -26,7 +28,7 @@ from vqlib.params import ROOT, Data
 from vqlib.training import batch_indices
 
 SIZE = 128  # pixels
-ROUNDS = 3
+ROUNDS = 5
 IMAGES = 1_281_167 + 50_000  # of ILSVRC2012
 GIGABYTES = 144.5  # of its two archives
 DISK = 0.15  # GB a second: a hard disk
@@ -55,25 +57,40 @@ def per_second(images: int, works: dict[str, Callable[[], None]]) -> dict[str, f
 
 
 def decoding(path: str, folder: Path) -> dict[str, float]:
-    """Ours from the archives against ImageFolder from a tree of the same files; also checks that pixels are equal."""
+    """Ours from the archives against ImageFolder from a tree of the same files; also checks that pixels are equal.
+
+    ``ours`` is what prepare does for a large set, ``pillow`` what it does for a small one or without numba. ``start``
+    are the seconds that ``ours`` takes once, for importing numba and for compiling, which later processes find done.
+    """
     source = resolve(Data(source="imagenet", path=path, image_size=SIZE, partial=True), ROOT)
     items = sorted(item for of_split in source.items.values() for item in of_split)
     for item in items:
         (folder / item.wnid).mkdir(exist_ok=True)
         (folder / item.wnid / item.name).write_bytes(source.read(item.place))
     tree = ImageFolder(str(folder), transform=rival)
+    os.environ["NUMBA_CACHE_DIR"] = str(folder.parent)  # nothing compiled lies there
+    start = time.process_time()
+    if quick_adm() is adm:
+        raise SystemExit("numba is missing, or compiled code gives other bytes here: prepare uses Pillow alone")
+    start = time.process_time() - start
     for item, (array, _) in zip(items, tree, strict=True):
-        assert np.array_equal(to_array(source.read(item.place), item.name, SIZE, "adm")[0], array), item.key
+        for quick in (True, False):
+            assert np.array_equal(to_array(source.read(item.place), item.name, SIZE, "adm", quick)[0], array), item.key
 
-    def ours() -> None:
+    def prepare(quick: bool) -> None:
         for item in items:
-            to_array(source.read(item.place), item.name, SIZE, "adm")
+            to_array(source.read(item.place), item.name, SIZE, "adm", quick)
+
+    def decode_alone() -> None:
+        for item in items:
+            decode(source.read(item.place), item.name)
 
     def theirs() -> None:
         for index in range(len(tree)):
             tree[index]
 
-    return {"images": len(items), **per_second(len(items), {"ours": ours, "theirs": theirs})}
+    rivals = {"ours": partial(prepare, True), "pillow": partial(prepare, False), "theirs": theirs}
+    return {"images": len(items), "start": start, **per_second(len(items), rivals | {"decoding": decode_alone})}
 
 
 def reading(folder: Path, images: int = 8 * CHUNK, batch: int = 128) -> dict[str, float]:
@@ -130,6 +147,9 @@ def table(decoded: dict[str, float], read: dict[str, float]) -> str:
         (f"JPEG to {SIZE} px by adm, from the archives", f"{rate:,.0f} images/s/core"),
         ("ImageFolder and Pillow, the same protocol", f"{decoded['theirs']:,.0f} images/s/core"),
         ("ratio, all pixels equal", f"{rate / decoded['theirs']:.2f}"),
+        ("ours where there is little to do, or no numba", f"{decoded['pillow']:,.0f} images/s/core"),
+        ("decoding alone, by Pillow, which all of these do", f"{decoded['decoding']:,.0f} images/s/core"),
+        ("importing numba and compiling, once", f"{decoded['start']:.1f} s"),
         (f"batches of 128 by seed and step from the array, {SIZE} px", f"{read['batches']:,.0f} images/s/core"),
         ("the same, as float32 in [-1, 1] on the CPU", f"{read['floats']:,.0f} images/s/core"),
         (f"sha256 of the array, {SIZE} px", f"{read['digests']:,.0f} images/s/core"),

@@ -30,20 +30,14 @@ def settings(base: dict, axes: dict[str, tuple[int, ...]], gpu: bool) -> list[tu
 
 
 def point(given: dict, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
-    """Seconds per step of ``rounds`` intervals of ours, and the memory of two steps beyond images and program."""
-    split = measure.made_split(2 * given["batch"], given["size"])
-
-    def started() -> measure.TakingTurns:
-        training = measure.TakingTurns(given, load_variants()["vq"], split, device, steps)
-        training.interval()
-        training.interval()
-        return training
-
-    training, memory = measure.memory_of(started, device)
-    seconds = [training.interval() for _ in range(rounds)]
+    """Seconds per step of ``rounds`` intervals of ours after two, and the memory of training in a fresh process."""
+    vq, split = load_variants()["vq"], measure.made_split(2 * given["batch"], given["size"])
+    memory = measure.fresh(measure.memory_of_training, given, device)
+    training = measure.TakingTurns(given, vq, split, device, steps)
+    seconds = [training.interval() for _ in range(2 + rounds)][2:]
     training.close()
     return {**given, "seconds": seconds, "memory": memory, "rounds": rounds, "steps": steps,
-            "operations": measure.step_operations(given, load_variants()["vq"])}  # fmt: skip
+            "operations": measure.step_operations(given, vq)}  # fmt: skip
 
 
 def measured(device: torch.device, small: bool) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 import gc
+import multiprocessing
 import platform
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from vqlib.data.reader import Split
 from vqlib.device import describe_hardware, make_deterministic, pick_precision
 from vqlib.model import VQVAE, make_model
-from vqlib.params import Data, Experiment, Network, Run, Training, Variant
+from vqlib.params import Data, Experiment, Network, Run, Training, Variant, load_variants
 from vqlib.training import Stopped, train
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+PAPER_STEPS = 39_100  # of a run
 TAIL = 2  # images of the validation split that train asks for
 
 
 def setting(width: int = 256, size: int = 32, batch: int = 128, codes: int = 512, learning_rate: float = 2e-4) -> dict:
     """A size of training by its five numbers; those of the paper where none is given."""
     return {"width": width, "size": size, "batch": batch, "codes": codes, "learning_rate": learning_rate}
+
+
+LITTLE = setting(width=8, size=16, batch=4, codes=16)  # what warms a process up
 
 
 def experiment_of(given: dict, steps: int, log_every: int, device: torch.device, precision: str = "auto") -> Experiment:
@@ -167,6 +173,40 @@ def memory_of(work: Callable[[], Any], device: torch.device) -> tuple[Any, int |
         return work(), None
     result = work()
     return result, 1024 * (_kilobytes("VmHWM") - before)
+
+
+def fresh(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``work(*arguments)`` returns in a process of its own: nothing that ran before weighs in its memory.
+
+    ``work`` is a module's function. As many threads as here, deterministic mode.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, _begin, (torch.get_num_threads(),)) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    make_deterministic()
+
+
+def memory_of_training(given: dict, device: torch.device) -> int | None:
+    """Bytes that making a ``vq`` and two steps take beyond images and program; for a ``fresh`` process.
+
+    A little training comes first, so that what libraries load once is not counted.
+    """
+    for size in (LITTLE, given):
+        split = made_split(2 * size["batch"], size["size"])
+        training, memory = memory_of(lambda size=size, split=split: _two_steps(size, split, device), device)
+        training.close()
+    return memory
+
+
+def _two_steps(given: dict, split: Split, device: torch.device) -> TakingTurns:
+    training = TakingTurns(given, load_variants()["vq"], split, device)
+    training.interval()
+    training.interval()
+    return training
 
 
 def _give_back() -> None:

@@ -1,20 +1,18 @@
-"""How fast new images are drawn from a prior: ``python -m benchmarks.prior_sampling``. No data needed.
+"""How fast new images are drawn from a prior: 64 images of 8 x 8 codes of an alphabet of 512.
 
-Prints a table and writes it to benchmarks/prior_sampling.md: 64 images of 8 x 8 codes of an alphabet of 512, with
-cached state (what ``sample`` does) against a whole forward pass for every position, at the sizes of the experiments.
+Cached state (what ``sample`` does) against a whole forward pass for every position, at the sizes of the experiments.
 Weights are random, which changes no time. Both draw the same in float64, which is checked first on a few images. Times
 are processor seconds of one thread, the best of several rounds in turns, so that other work disturbs them little.
 """
 
 import copy
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
 from benchmarks.uncached import Uncached
-from vqlib.device import describe_hardware
 from vqlib.priors import make_network
 from vqlib.priors.codes import CodePrior
 from vqlib.priors.latents import Layout
@@ -24,7 +22,6 @@ IMAGES, CHECKED, SHAPE, CODES = 64, 4, (8, 8), 512
 SIZES = {"pixelcnn": [(15, 64), (3, 32)], "transformer": [(6, 128), (4, 64)]}  # layers, channels
 GAINS = (4, 64)
 ROUNDS = 3
-TABLE = Path(__file__).with_suffix(".md")
 
 
 def rivals(prior: CodePrior | RealPrior) -> dict[str, CodePrior | RealPrior]:
@@ -57,30 +54,24 @@ def seconds(prior: CodePrior | RealPrior, draw: Callable) -> dict[str, float]:
     return best
 
 
-def table() -> str:
-    rows = []
+def measured(device: torch.device, small: bool) -> dict[str, Any]:
+    """One row per prior, on one thread of the CPU whatever the device."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = [{"prior": name, "seconds": seconds(*rest)} for name, *rest in priors(small)]
+    finally:
+        torch.set_num_threads(threads)
+    return {"images": IMAGES, "shape": SHAPE, "codes": CODES, "rounds": ROUNDS, "rows": rows}
+
+
+def priors(small: bool) -> Iterator[tuple[str, CodePrior | RealPrior, Callable]]:
+    """Name, network and how it draws; the smallest alone where ``small``."""
     for name, sizes in SIZES.items():
-        for layers, channels in sizes:
+        for layers, channels in sizes if not small else [(1, 4)]:
             prior = CodePrior(make_network(name, channels, layers, SHAPE), channels, (CODES,), 1).eval()
-            rows.append((f"{name}, {layers} layers, {channels} channels", seconds(prior, draw_codes)))
-    layers, channels = GAINS
+            yield f"{name}, {layers} layers, {channels} channels", prior, draw_codes
+    layers, channels = GAINS if not small else (1, 4)
     layout = Layout((CODES,), SHAPE, 1, False)
     gains = RealPrior(make_network("pixelcnn", channels, layers, SHAPE), channels, layout, 1).eval()
-    rows.append((f"gains given codes, {layers} layers, {channels} channels", seconds(gains, draw_gains)))
-    head = (
-        f"{IMAGES} images of {SHAPE[0]} x {SHAPE[1]} codes out of {CODES}, float32, "
-        f"{describe_hardware(torch.device('cpu'))}, torch {torch.__version__}, processor seconds. A whole pass covers "
-        "all positions, but its output layer the one position alone that is drawn."
-    )
-    lines = ["| prior | cached | whole passes | ratio |", "|---|--:|--:|--:|"]
-    for name, best in rows:
-        ratio = best["whole passes"] / best["cached"]
-        lines.append(f"| {name} | {best['cached']:.2f} | {best['whole passes']:.2f} | {ratio:.0f} |")
-    return "\n".join(["# Drawing new codes from a prior", "", head, "", *lines]) + "\n"
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    text = table()
-    TABLE.write_text(text)
-    print(text)
+    yield f"gains given codes, {layers} layers, {channels} channels", gains, draw_gains

@@ -33,12 +33,16 @@ def _side_by_side(given: dict, device: torch.device, rounds: int, steps: int) ->
     variant = load_variants()["vq"]
     with tempfile.TemporaryDirectory() as folder:
         files = naive.write_files(split, Path(folder, "images"))
-        # Memory first, each way alone: a warm-up and one more interval. The loader's workers are forks of this process,
-        # which is safe only while it has no second thread of Python: so the straightforward way starts first.
-        memory = {}
+        memory = {
+            "ours": measure.fresh(measure.memory_of_training, given, device),
+            "straightforward": measure.fresh(memory_of_straightforward, given, files, device),
+        }
+        # The loader's workers are forks of this process, which is safe only while it has no second thread of Python: so
+        # the straightforward way starts first.
         plain = naive.files_and_loader(given, files, device, steps)
-        _, memory["straightforward"] = measure.memory_of(lambda: (next(plain), next(plain)), device)
-        ours, memory["ours"] = measure.memory_of(lambda: _started(given, variant, split, device, steps), device)
+        next(plain)
+        ours = measure.TakingTurns(given, variant, split, device, steps)
+        ours.interval()
         works = {"ours": ours.interval, "straightforward": lambda: next(plain)}
         seconds = measure.in_turn(works, rounds)
         ours.close()
@@ -54,11 +58,18 @@ def _side_by_side(given: dict, device: torch.device, rounds: int, steps: int) ->
     }
 
 
-def _started(given: dict, variant, split: Split, device: torch.device, steps: int) -> measure.TakingTurns:
-    training = measure.TakingTurns(given, variant, split, device, steps)
-    training.interval()
-    training.interval()
-    return training
+def memory_of_straightforward(given: dict, files: Path, device: torch.device) -> int | None:
+    """Bytes that making the model and two steps take beyond the program; for a ``measure.fresh`` process.
+
+    What the loader's workers take, processes of their own, is not counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        little = naive.write_files(measure.made_split(8, measure.LITTLE["size"]), Path(folder, "little"))
+        for size, place in ((measure.LITTLE, little), (given, files)):
+            plain = naive.files_and_loader(size, place, device)
+            _, memory = measure.memory_of(lambda plain=plain: (next(plain), next(plain)), device)
+            plain.close()
+    return memory
 
 
 def final_errors(splits: tuple[Split, Split], device: torch.device, small: bool) -> dict[str, Any]:

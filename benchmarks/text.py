@@ -21,15 +21,19 @@ def middle(seconds: list[float]) -> float:
     return quartiles(seconds)["median"]
 
 
+def effect(ratios: list[float]) -> str:
+    """Ratios as a change in percent with quartiles; the quartiles alone where they are wider than the change."""
+    found = {key: value - 1 for key, value in quartiles(ratios).items()}
+    spread = f"{found['low']:+.1%} to {found['high']:+.1%}"
+    drowned = found["high"] - found["low"] > abs(found["median"])
+    return f"in the noise: {spread}" if drowned else f"{found['median']:+.1%} ({spread})"
+
+
 def verdict(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
 def duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 600
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

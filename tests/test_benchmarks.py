@@ -1,6 +1,7 @@
 """The benchmarks at toy sizes: they measure what they say. No test here looks at how long anything took."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,24 +11,34 @@ import numpy as np
 import pytest
 import torch
 from support import VARIANTS
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import growth, measure, naive, search, step
+from benchmarks import growth, measure, naive, plots, search, sections, step
+from benchmarks.__main__ import main
 from benchmarks.page import page as page_of
-from benchmarks.run import main
+from benchmarks.page import paper_steps
+from benchmarks.text import effect
 from vqlib.errors import DataError
 from vqlib.model import make_model
-from vqlib.params import ROOT, Network
+from vqlib.params import ROOT, Network, load_experiment
+from vqlib.priors import make_network
+from vqlib.priors.codes import CodePrior
+from vqlib.priors.latents import Layout
+from vqlib.priors.reals import RealPrior
 from vqlib.training import train
 
 CPU = torch.device("cpu")
+MEASURED = ("bottlenecks", "search", "growth", "prior_sampling")
 TINY = measure.setting(width=4, size=8, batch=4, codes=8)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A folder with results and page of every part that needs no other process."""
+    """A folder with results and page of every part that needs no other process; memory is measured in this one."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    assert main(["bottlenecks", "search", "growth", "--small", "--device", "cpu", "--into", str(folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "fresh", lambda work, *arguments: work(*arguments))
+        assert main([*MEASURED, "--small", "--device", "cpu", "--into", str(folder)]) == 0
     return folder
 
 
@@ -37,8 +48,11 @@ def results_of(folder) -> dict[str, dict]:
 
 def test_every_result_names_machine_and_rounds(measured):
     found = results_of(measured)
-    assert set(found) == {"bottlenecks_cpu.json", "search_cpu.json", "growth_cpu.json"}
+    assert set(found) == {f"{part}_cpu.json" for part in MEASURED}
+    page = (measured / "reports/benchmarks/README.md").read_text()
     for result in found.values():
+        command = f"python -m benchmarks {result['part']} --device cpu --threads {torch.get_num_threads()} --small"
+        assert result["command"] == command and f"<sub>`{command}`" in page
         assert result["hardware"] and result["torch"] == torch.__version__
     times = found["bottlenecks_cpu.json"]["steps"][0]
     assert {len(seconds) for seconds in times["seconds"].values()} == {times["rounds"]}
@@ -64,6 +78,67 @@ def test_page_is_drawn_from_results_alone(measured):
 def test_an_unknown_part_is_one_line(tmp_path, capsys):
     assert main(["stepp", "--into", str(tmp_path), "--device", "cpu"]) == 2
     assert "'stepp' is not known; it may be one of" in capsys.readouterr().err
+
+
+def test_a_step_of_several_sections_is_compared(measured):
+    """The page says how far apart the same step is from one section to another."""
+    paper = {**measure.setting(), "seconds": {"ours": [2.0], "vq": [3.0]}}
+    found = {
+        ("step", "cpu"): {"speed": [paper, {**paper, "size": 128, "seconds": {"ours": [9.0]}}]},
+        ("bottlenecks", "cpu"): {"steps": [{**paper, "width": 64, "seconds": {"vq": [9.0]}}, paper]},
+        ("growth", "cpu"): {"rows": [{**paper, "seconds": [1.0, 2.5, 4.0]}]},
+    }
+    assert paper_steps(found, "cpu") == {"1": 2.0, "2a": 3.0, "4": 2.5} and paper_steps(found, "cuda") == {}
+    assert "is measured in several sections" not in (measured / "reports/benchmarks/README.md").read_text()
+
+
+def test_what_drowns_in_noise_has_no_percentage_of_its_own():
+    assert effect([1.10, 1.11, 1.12]) == "+11.0% (+10.5% to +11.5%)"
+    assert effect([0.8, 1.02, 1.2]) == "in the noise: -9.0% to +11.0%"
+
+
+def test_a_dear_bottleneck_leaves_the_others_and_the_goal_readable(measured):
+    result = results_of(measured)["bottlenecks_cpu.json"]
+    vq, alone = result["steps"][0]["seconds"]["vq"], result["alone"][0]["seconds"]
+    vq[:] = [1.0] * len(vq)
+    for name, seconds in alone.items():
+        seconds[:] = [{"identity": 0.004, "vq": 0.04}.get(name, 1.2)] * len(seconds)
+    axis = plots.bottlenecks(result).axes[0]
+    shown = sorted({round(float(line.get_xdata()[0]), 6) for line in axis.lines})
+    assert axis.get_xscale() == "log" and shown == [0.4, 4, 7, 120]
+
+
+@pytest.mark.parametrize(("current", "said"), [(True, "it is 2.50 s: met"), (False, "it is 2.50 s: **not judged**")])
+def test_only_a_dvc_repro_with_nothing_to_do_is_judged(current, said):
+    no_op = {"smallest": [1.5], "default": [2.5], "default_is_current": current, "default_runs": 6}
+    text = sections.around({"starts": {"x": [1.0]}, "no_op": no_op})[0]
+    assert "1.50 s for the smallest experiment, with one run; goal under 3 s: met" in text
+    assert f"For the default experiment, `sample` with 6 runs, {said}" in text
+
+
+def test_the_search_budget_is_drawn_and_little_memory_as_a_megabyte(measured):
+    result = results_of(measured)["search_cpu.json"]
+    for row in result["rows"]:
+        row["memory"] = 0 if row["way"] == "ours" else 3e9
+    memory = plots.search(result).axes[2]
+    assert {round(float(line.get_ydata()[0]), 1) for line in memory.lines} == {1.0, 3000.0, 4.2}
+    assert len([label for label in memory.get_yticklabels() if label.get_text()]) >= 3
+    assert "in blocks of 4 MB" in sections.search(result)[0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["stepp"], ["step", "--experiment", "sampel"]])
+def test_help_and_mistakes_do_not_wait_for_torch(arguments):
+    code = f"""
+import sys
+from benchmarks.__main__ import main
+try:
+    status = main({arguments!r})
+except SystemExit as ended:
+    status = ended.code
+print(status, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{0 if '--help' in arguments else 2} False"
 
 
 def test_trainings_that_take_turns_are_the_real_loop():
@@ -106,6 +181,31 @@ def test_rivals_take_turns_and_warm_up_does_not_count():
     taken = measure.in_turn({"a": lambda: work("a"), "b": lambda: work("b")}, rounds=3, warm_up=1)
     assert "".join(calls) == "abbaabba"
     assert taken == {"a": [3, 4, 7], "b": [2, 5, 6]}
+
+
+def state() -> tuple[int, int, bool]:
+    return os.getpid(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_fresh_process_is_another_that_computes_as_this_one():
+    process, *computes = measure.fresh(state)
+    assert process != os.getpid() and computes == [torch.get_num_threads(), True]
+
+
+def test_memory_is_measured_in_a_fresh_process(monkeypatch):
+    asked = []
+    monkeypatch.setattr(measure, "fresh", lambda work, *arguments: asked.append(work) or 5)
+    assert growth.point(TINY, CPU, 1, 1)["memory"] == 5
+    assert {row["memory"] for row in search.compared(2, 4, 1, 4, CPU, 1)} == {5}
+    assert set(asked) == {measure.memory_of_training, search.memory_of}
+
+
+@pytest.mark.skipif(not measure.CLEAR.exists(), reason="needs Linux's account of a process")
+def test_memory_of_each_way_grows_with_what_it_holds():
+    larger = measure.setting(width=8, size=64, batch=64, codes=16)  # images of 3 MB, activations of several times that
+    assert measure.memory_of_training(larger, CPU) > 5e6
+    distances = 4 * 1024 * 2048
+    assert search.memory_of(search.CDIST, (32, 2048, 1, 4), CPU) > 0.9 * distances
 
 
 @pytest.mark.skipif(not measure.CLEAR.exists(), reason="needs Linux's account of a process")
@@ -201,15 +301,39 @@ def test_large_images_come_in_smaller_batches_on_a_cpu():
 def test_the_page_on_gpus_counts_as_torch_does():
     """Operations are linear in pixels: those at 128 px are 16 times those at 32 px."""
     counted = 16 * measure.step_operations(measure.setting(batch=1), VARIANTS["vq"]) / 1e9
-    text = (ROOT / "docs" / "multi_gpu.md").read_text()
+    budget, priors = load_experiment("imagenet_128").prior, operations_of_priors((32, 32))
+    assert {getattr(budget, name).steps * budget.batch_size for name in priors} == {12_800_000}
+    assert {getattr(budget, name).steps // budget.log_every for name in priors} == {10}
+    text = " ".join((ROOT / "docs" / "multi_gpu.md").read_text().split())
     assert f"{counted:.1f} GFLOP at 128 px" in text
-    rows = re.findall(r"\| (\d+) % \| ([\d,]+) \| ([\d.]+) h \| ([\d.]+) h \| ([\d.]+) h \|", text)
+    of_priors = "{pixelcnn:.1f} GFLOP (PixelCNN), {transformer:.1f} (transformer) and {reals:.1f} (gains)"
+    assert of_priors.format_map(priors) in text
+    rows = re.findall(r"\| (\d+) % \| ([\d,]+) " + 5 * r"\| ([\d.]+) h " + r"\|", text)
     assert len(rows) == 3
-    for share, rate, alone, each, together in rows:
-        expected = int(share) / 100 * 989e12 / counted / 1e9
-        hours = 100_000 * 128 / expected / 3600
-        shown = [float(number.replace(",", "")) for number in (rate, alone, each, together)]
-        assert shown == pytest.approx([expected, hours, hours, hours / (8 * 0.5)], rel=0.03)
+    for share, *shown in rows:
+        peak, single = (int(share) / 100 * peak for peak in (989e12, 67e12))
+        training, prior = (12.8e6 * 1e9 * each / peak / 3600 for each in (counted, sum(priors.values())))
+        passes = counted * (11 * 51_700 + 150_000 + 1_331_167 / 2) + sum(priors.values()) * 10 * 51_700
+        forward = passes * 1e9 / 3 / single / 3600
+        expected = [peak / counted / 1e9, training, prior, forward, training + prior + forward, training / (8 * 0.5)]
+        assert [float(number.replace(",", "")) for number in shown] == pytest.approx(expected, rel=0.03)
+
+
+def operations_of_priors(grid: tuple[int, int]) -> dict[str, float]:
+    """GFLOP of an image under each network of imagenet_128, forward and backward; a gain at every position."""
+    budget = load_experiment("imagenet_128").prior
+    symbols, found = torch.zeros(1, *grid, 1, dtype=torch.int64), {}
+    for name in ("pixelcnn", "transformer", "reals"):
+        layers, channels = getattr(budget, name).layers, getattr(budget, name).channels
+        network = make_network("transformer" if name == "transformer" else "pixelcnn", channels, layers, grid)
+        with FlopCounterMode(display=False) as counter:
+            if name == "reals":
+                prior = RealPrior(network, channels, Layout((512,), grid, 1, False), 1)
+                prior.log_prob(torch.zeros(1, 1, *grid), symbols, None).sum().backward()
+            else:
+                CodePrior(network, channels, (512,), 1).log_prob(symbols, None).sum().backward()
+        found[name] = counter.get_total_flops() / 1e9
+    return found
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "sampel", "vq-0"],

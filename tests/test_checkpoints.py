@@ -161,6 +161,15 @@ def test_what_does_not_change_a_bit_has_the_same_checkpoints(tmp_path):
     assert folder_of(tmp_path, experiment=asked) == folder_of(tmp_path)
 
 
+def test_other_threads_have_the_same_checkpoints(tmp_path):
+    before, threads = folder_of(tmp_path), torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert folder_of(tmp_path) == before
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_changed_code_has_other_checkpoints(tmp_path, monkeypatch):
     before = folder_of(tmp_path)
     monkeypatch.setattr("vqlib.provenance.TRAINING_CODE", ("vqlib/params.py",))

@@ -4,6 +4,7 @@ how it deals runs to GPUs, with commands that only pretend to train."""
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -33,14 +34,18 @@ print(script.is_current(smoke, run), script.is_evaluated(smoke, run))
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Repository:
     repository = copy_of_repository(tmp_path_factory.mktemp("full scale") / "copy")
-    place = repository.folder / "experiments" / "smoke"
-    place.mkdir()
-    (place / "params.yaml").write_text(PARAMS.replace("limit: 128", "limit: 64"))
+    small = PARAMS.replace("limit: 128", "limit: 64")
+    without = re.sub(r"  prior:\n(    .*\n)+|  projected-0: .*\n", "", small).replace("smoke", "single")
+    single = without.replace("runs:", "  prior: {variants: []}\nruns:")
+    for name, params in (("smoke", small), ("single", single)):
+        place = repository.folder / "experiments" / name
+        place.mkdir()
+        (place / "params.yaml").write_text(params)
     return repository
 
 
-def full_scale(copy: Repository, *options: str, status: int = 0) -> str:
-    command = [sys.executable, "tools/full_scale.py", *options, "--device", "cpu", "--with", "vqlib", "--out", "kept"]
+def full_scale(copy: Repository, *options: str, status: int = 0, by: str = "vqlib") -> str:
+    command = [sys.executable, "tools/full_scale.py", *options, "--device", "cpu", "--with", by, "--out", "kept"]
     done = subprocess.run(command, cwd=copy.folder, capture_output=True, text=True, timeout=550)
     assert done.returncode == status, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr
@@ -56,6 +61,33 @@ def test_one_command_makes_everything_and_keeps_it(copy):
     assert "`vq`" in (kept / "reports/smoke/README.md").read_text()
     assert (kept / "runs/smoke/vq-0/model.safetensors").stat().st_size > 10_000
     assert (kept / "data/prepared/smoke/manifest.json").is_file() and not list(kept.rglob("*.u8"))
+
+
+@pytest.mark.timeout(600)
+def test_as_stages_of_dvc_and_the_study_where_no_run_lacks(copy):
+    told = full_scale(copy, "single", by="auto")
+    assert "stages of DVC" in told and "1 of 1 runs are there" in told and "the study: done" in told
+    kept = copy.folder / "kept"
+    assert "train@vq-0" in (kept / "experiments/single/dvc.lock").read_text()
+    assert "`vq`" in (kept / "reports/single/README.md").read_text()
+    assert (kept / "reports/README.md").read_text() == (copy.folder / "reports/README.md").read_text()
+    assert copy.run(sys.executable, "-m", "dvc", "status", "experiments/single/dvc.yaml").endswith("up to date.\n")
+
+
+def test_a_dry_run_says_all_and_does_nothing(copy, monkeypatch, tmp_path):
+    def files() -> set[str]:
+        return {path for path in map(str, copy.folder.rglob("*")) if "__pycache__" not in path}
+
+    before = files()
+    monkeypatch.setenv("VQLIB_RAW", str(tmp_path))
+    told = full_scale(copy, "smoke", "--dry-run", "--runs", "projected-0")
+    assert "packages: all are there" in told and "GPUs: none" in told and " GB free" in told
+    assert "images to be prepared from photos: 0.00 GB" in told or "images are prepared" in told
+    assert "smoke projected-0: train, evaluate, prior" in told
+    told = full_scale(copy, "cifar10", "--dry-run", status=2)
+    assert "cifar10: images are MISSING" in told and "neither cifar-10-python.tar.gz nor" in told
+    assert "cifar10 identity-0: train" in told
+    assert files() == before
 
 
 @pytest.mark.timeout(600)
@@ -142,6 +174,37 @@ def test_slots_follow_the_gpus_that_may_be_seen(script, monkeypatch):
     assert script.slots_of("auto", 2) == ["0", "1", "2", "0", "1", "2"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     assert script.slots_of("cuda", 1) == ["4", "6"]
+
+
+def test_a_run_that_asks_for_several_gpus_is_refused(script):
+    def experiment(devices):
+        return SimpleNamespace(name="e", training=SimpleNamespace(devices=devices))
+
+    script.one_gpu_each([experiment("auto"), experiment(1)])
+    with pytest.raises(script.Problem, match=r"e: training\.devices is 8, but here each run gets one GPU"):
+        script.one_gpu_each([experiment(1), experiment(8)])
+
+
+@pytest.mark.parametrize(("slots", "device"), [([None], "cpu"), (["3", "4"], "cuda")])
+def test_at_the_end_come_study_and_benchmarks(script, monkeypatch, tmp_path, capsys, slots, device):
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "README.md").write_text("the page")
+    machine = script.Machine(slots, 1, tmp_path / "logs", float("inf"), False)
+    started = []
+    machine.do = lambda command, log, gpu=None: started.append((command[2:], gpu)) or 0
+    one = SimpleNamespace(name="e", runs=["a", "b"], results=tmp_path)
+    (tmp_path / "a.json").touch()
+    script.study([one], machine, tmp_path / "out")
+    assert not started and "the study is not drawn: 1 runs have no results, the first is e b" in capsys.readouterr().out
+    (tmp_path / "b.json").touch()
+    script.study([one], machine, tmp_path / "out")
+    script.benchmarks(one, machine, tmp_path / "out")
+    assert started == [
+        (["vqlib.reporting.study"], slots[0]),
+        (["benchmarks", "--device", device, "--experiment", "e"], slots[0]),
+    ]
+    assert (tmp_path / "out" / "reports" / "README.md").read_text() == "the page"
 
 
 def test_missing_packages_are_named(script, monkeypatch):

@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vqlib import quantize
 from vqlib.quantize import look_up, nearest_code, perplexity, positions, project, straight_through
@@ -46,6 +48,32 @@ def test_nearest_code_is_that_of_brute_force(monkeypatch, dtype, layout, budget)
     assert found.dtype == torch.int64
     assert torch.equal(found, brute_force(z_e, codebook))
     assert len(found.unique()) > K / 2
+
+
+class Results(TorchDispatchMode):
+    """Bytes of every tensor that an operation inside the block gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes: list[int] = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        found = operation(*args, **(kwargs or {}))
+        self.bytes += [one.numel() * one.element_size() for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
+        return found
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_search_keeps_its_budget_whatever_there_is_to_search(layout):
+    """Two channels, so that latents and codebook, which are there anyway, are small beside the scores."""
+    budget, codebook = quantize.SEARCH_BUDGET["cpu"], draw(16_384, 2, seed=1)
+    largest = []
+    for batch, grid in ((1, 16), (1, 32), (2, 32), (1, 64)):  # scores of all positions at once: 4 to 64 budgets
+        z_e = draw(batch, 2, grid, grid).contiguous(memory_format=layout)
+        with Results() as results:
+            nearest_code(z_e, codebook)
+        largest.append(max(results.bytes))
+    assert set(largest) == {budget}  # it divides by K, so blocks are filled: the mode has seen them
 
 
 def test_of_equally_near_codes_the_first_wins():

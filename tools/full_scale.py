@@ -1,9 +1,10 @@
 """Experiments at full scale on one machine with GPUs, in one command: ``python tools/full_scale.py tiny_imagenet_32``.
 
-Checks what is needed, prepares the images, trains and evaluates every run and its prior (several at once, spread over
-the GPUs), draws the reports, and puts results, reports and weights into a folder (--out, or the environment variable
-OUT) after every run. Started again it goes on: runs that are there are left alone, a run that was cut off continues
-from its last checkpoint. With --minutes it stops by itself, and what is running saves first.
+Checks what is needed, prepares the images, trains and evaluates every run and its prior (several at once, one GPU for
+each), draws the reports and, where every run has results, the page over all experiments, and puts results, reports and
+weights into a folder (--out, or the environment variable OUT) after every run. Started again it goes on: runs that are
+there are left alone, a run that was cut off continues from its last checkpoint. With --minutes it stops by itself, and
+what is running saves first. With --dry-run it says what it would do and what is missing, and does nothing.
 
 Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock is kept; else the same code runs as
 ``python -m vqlib``. Wants Python 3.11 or newer and the packages of ``NEEDED``.
@@ -112,9 +113,10 @@ def pipeline_of(experiment) -> str:
     return (place / "dvc.yaml").as_posix()
 
 
-def check(choice: str) -> bool:
+def check(choice: str, benchmarks: bool = False) -> bool:
     """Everything is installed; returns whether DVC is used."""
-    lacking = sorted(wheel for module, wheel in NEEDED.items() if not there(module))
+    needed = NEEDED | ({"torchvision": "torchvision"} if benchmarks else {})
+    lacking = sorted(wheel for module, wheel in needed.items() if not there(module))
     if lacking:
         raise Problem(f"packages are missing: pip install {' '.join(lacking)}")
     dvc = there("dvc") and there("papermill") and (ROOT / ".git").exists()
@@ -141,6 +143,14 @@ def slots_of(device: str, per_gpu: int) -> list[str | None]:
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = seen.split(",") if seen else [str(number) for number in range(torch.cuda.device_count())]
     return names * per_gpu  # 0 1 2 3 0 1 2 3: the first runs get a GPU of their own
+
+
+def one_gpu_each(experiments: list) -> None:
+    """Raises Problem where a run asks for several: a slot is one GPU, on which such a run would fail."""
+    for experiment in experiments:
+        if experiment.training.devices not in ("auto", 1):
+            raise Problem(f"{experiment.name}: training.devices is {experiment.training.devices}, but here each run "
+                          "gets one GPU; set it to 1 or auto, or start the run with python -m vqlib train")  # fmt: skip
 
 
 def is_current(experiment, run) -> bool:
@@ -230,8 +240,12 @@ def work_through(jobs: list[Job], machine: Machine, out: Path) -> None:
 def bundle(experiment, out: Path) -> None:
     """Copy what one wants to keep, at its place below the repository's root, so that it can be copied back."""
     copies = [experiment.results, experiment.reports, ROOT / "checkpoints", *experiment_files(experiment)]
-    copies += [ROOT / "runs" / experiment.name, ROOT / "executed" / experiment.name]
-    for source in copies:
+    keep([*copies, ROOT / "runs" / experiment.name, ROOT / "executed" / experiment.name], out)
+
+
+def keep(sources: list[Path], out: Path) -> None:
+    """Copy files and folders of the repository to their places below ``out``."""
+    for source in sources:
         target = out / source.relative_to(ROOT)
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"),
@@ -266,6 +280,83 @@ def report(experiment, jobs: list[Job], machine: Machine) -> None:
     say(f"{experiment.name}: report drawn")
 
 
+def study(experiments: list, machine: Machine, out: Path) -> None:
+    """Draw the page over all experiments, where none of these lacks a run's results."""
+    lacking = [f"{e.name} {run}" for e in experiments for run in e.runs if not (e.results / f"{run}.json").is_file()]
+    if lacking:
+        say(f"the study is not drawn: {len(lacking)} runs have no results, the first is {lacking[0]}")
+        return
+    at_the_end("the study", [sys.executable, "-m", "vqlib.reporting.study"], machine)
+    keep([path for path in (ROOT / "reports").iterdir() if path.suffix in (".md", ".csv", ".tex")], out)
+
+
+def benchmarks(experiment, machine: Machine, out: Path) -> None:
+    """Measure speed on one GPU (or the CPU), real images being those of ``experiment``."""
+    device = "cpu" if machine.slots[0] is None else "cuda"
+    command = [sys.executable, "-m", "benchmarks", "--device", device, "--experiment", experiment.name]
+    at_the_end("benchmarks", command, machine)
+    keep([ROOT / "results" / "benchmarks", ROOT / "reports" / "benchmarks"], out)
+
+
+def at_the_end(name: str, command: list[str], machine: Machine) -> None:
+    log = machine.logs / f"{name.split()[-1]}.log"
+    failed = machine.do(command, log, machine.slots[0])
+    say(f"{name}: failed: {last_line(log)}" if failed else f"{name}: done")
+
+
+def plan(experiments: list, jobs: list[Job], slots: list[str | None], with_dvc: bool, out: Path) -> int:
+    """Say what would be done and what is missing, and do nothing; 0, or 2 where something is missing."""
+    say(f"packages: all are there; {'stages of DVC' if with_dvc else 'python -m vqlib'}")
+    found = {experiment.name: images_of(experiment) for experiment in experiments}
+    for name, (_, line) in found.items():
+        say(f"{name}: images {line}")
+    weights = [2 * parameters_of(job) for job in jobs]
+    checkpoints = 3 * 8 * max(weights, default=0) * len(slots)  # three a run at work: weights, the best, Adam's two
+    needed = sum(size or 0 for size, _ in found.values()) + 2 * (sum(weights) + checkpoints)  # --out has a copy
+    free = shutil.disk_usage(ROOT).free
+    say(f"disk: {needed / 1e9:.2f} GB for images, weights and checkpoints, with the copy in {out}; "
+        f"{free / 1e9:.2f} GB free")  # fmt: skip
+    gpus = sorted({slot for slot in slots if slot is not None})
+    say(f"GPUs: {', '.join(gpus) or 'none, the CPU is used'}; {len(slots)} runs at once")
+    for job in jobs:
+        done = {"train": is_current(job.experiment, job.run), "evaluate": is_evaluated(job.experiment, job.run),
+                "prior": is_evaluated(job.experiment, job.run, "prior.json")}  # fmt: skip
+        left = STEPS if not done["train"] else [step for step in STEPS if not done[step]]
+        say(f"{job.name}: {', '.join(left) or 'up to date'}")
+    return 2 if needed > free or any(size is None for size, _ in found.values()) else 0
+
+
+def images_of(experiment) -> tuple[int | None, str]:
+    """Bytes of the images yet to be prepared, None where there is no source; and a line on where they are."""
+    from vqlib.data.sources import resolve
+    from vqlib.data.sources.imagenet import ILSVRC2012, TRAIN_TAR
+    from vqlib.errors import UserError
+    from vqlib.params import raw_path
+
+    data = experiment.data
+    if (experiment.prepared / "manifest.json").is_file():
+        return 0, f"are prepared, in {experiment.prepared}"
+    if data.download:
+        return 0, f"may be downloaded by torchvision to {data.path}"
+    each = 3 * data.image_size**2
+    if data.source == "imagenet" and data.path:  # listing it takes long: read when it is prepared
+        place = raw_path(data.path)
+        if place.exists() or (place.parent / TRAIN_TAR).exists():
+            return each * (ILSVRC2012.train + ILSVRC2012.test), f"to be prepared from {place}"
+    try:
+        source = resolve(data, ROOT)
+    except UserError as error:
+        return None, f"are MISSING: {error}"
+    size = each * sum(len(items) for items in source.items.values())
+    return size, f"to be prepared from {data.path or data.source}: {size / 1e9:.2f} GB"
+
+
+def parameters_of(job: Job) -> int:
+    from vqlib.model import make_model
+
+    return sum(each.numel() for each in make_model(job.experiment.network, job.run.variant).parameters())
+
+
 def prepare(experiment, machine: Machine) -> None:
     pipeline = ROOT / pipeline_of(experiment)
     if machine.with_dvc and not pipeline.is_file():
@@ -287,10 +378,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--with", choices=("auto", "dvc", "vqlib"), default="auto", dest="choice")
     parser.add_argument("--runs", nargs="*", metavar="RUN", help="only these; else all of them")
+    parser.add_argument("--benchmarks", action="store_true", help="also python -m benchmarks, when all runs are there")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and what is missing; do nothing")
     given = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * given.minutes if given.minutes is not None else float("inf")
     try:
-        with_dvc = check(given.choice)
+        with_dvc = check(given.choice, given.benchmarks)
         from vqlib.errors import UserError
         from vqlib.params import load_experiment
 
@@ -300,14 +393,19 @@ def main(arguments: list[str] | None = None) -> int:
         except UserError as error:
             raise Problem(str(error)) from None
         slots = slots_of(given.device, max(1, given.per_gpu))
+        if slots[0] is not None:
+            one_gpu_each(experiments)
         threads = max(1, (os.cpu_count() or 1) // len(slots))
-        out = given.out.resolve()
+        out, jobs = given.out.resolve(), [Job(*pair) for pair in chosen]
+        if given.dry_run:
+            return plan(experiments, jobs, slots, with_dvc, out)
         machine = Machine(slots, threads, out / "logs", deadline, with_dvc)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: below, everything is told to save
+        each = f"{'' if slots[0] is None else 'one GPU and '}{threads} CPU threads each"
         say(f"{len(chosen)} runs, {len(slots)} at a time, {'stages of DVC' if with_dvc else 'python -m vqlib'}, "
-            f"{threads} CPU threads each; logs and results in {out}")  # fmt: skip
+            f"{each}; logs and results in {out}")  # fmt: skip
         try:
-            return run_all(experiments, [Job(*pair) for pair in chosen], machine, out)
+            return run_all(experiments, jobs, machine, out, given.benchmarks)
         except (KeyboardInterrupt, SystemExit):
             say("told to stop: what runs is told to save and end")
             machine.stop()
@@ -319,7 +417,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def run_all(experiments: list, jobs: list[Job], machine: Machine, out: Path) -> int:
+def run_all(experiments: list, jobs: list[Job], machine: Machine, out: Path, with_benchmarks: bool) -> int:
     for experiment in experiments:
         if time.monotonic() < machine.deadline:
             prepare(experiment, machine)
@@ -331,6 +429,9 @@ def run_all(experiments: list, jobs: list[Job], machine: Machine, out: Path) -> 
     left = [job for job in jobs if job.state not in ("done", "up to date")]
     for job in left:
         say(f"{job.name}: {job.state}")
+    study(experiments, machine, out)
+    if with_benchmarks and not left and time.monotonic() < machine.deadline:
+        benchmarks(experiments[0], machine, out)
     say(f"{len(jobs) - len(left)} of {len(jobs)} runs are there" + ("; the same command goes on" if left else ""))
     return 1 if left else 0
 

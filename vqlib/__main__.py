@@ -11,7 +11,7 @@ from vqlib.params import load_experiment
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on standard error for a user's mistake."""
+    """Returns the exit status: 0, or with one line on standard error 2 for a user's mistake and 130 for a signal."""
     parser = argparse.ArgumentParser(prog="python -m vqlib", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for command, does in (
@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
         ("sample", "draw new images from it and write them as a PNG"),
         ("report", "draw its report from results/"),
     ):
-        described = commands.add_parser(command, help=does, description=does)
+        more = "Options of torchrun may follow, for several machines." if command == "train" else None
+        described = commands.add_parser(command, help=does, description=does, epilog=more)
         described.add_argument("experiment")
         if command in ("train", "evaluate", "prior", "sample"):
             described.add_argument("run", help="<variant>-<seed>")
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
             described.add_argument("--seed", type=int, default=0)
             described.add_argument("--count", type=int, default=64)
             described.add_argument("--to", type=Path, help="the PNG; <experiment>-<run>.png when it is not given")
-    given = parser.parse_args(arguments)
+    given, options = parser.parse_known_args(arguments)
+    if options and given.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(options)}")
     if given.command == "prepare":
         from vqlib.data.__main__ import main as of_data
 
@@ -45,10 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
 
             write_codecs(experiment)
         elif given.command == "report":
+            from vqlib.reporting.exhibits import all_exhibits
             from vqlib.reporting.report import write_report
+            from vqlib.reporting.results import load_results
 
+            results = load_results(experiment.name)
             with in_one_line(experiment.reports):
-                print(write_report(experiment.name))
+                print(write_report(results, all_exhibits(results)))
         elif given.command in ("prior", "sample"):
             run = experiment.run(given.run)
             if given.command == "prior":
@@ -63,20 +69,24 @@ def main(arguments: list[str] | None = None) -> int:
                                     given.count))  # fmt: skip
         else:
             run = experiment.run(given.run)
-            from vqlib import runs
+            from vqlib import launch, runs
 
-            (runs.train_run if given.command == "train" else runs.evaluate_run)(experiment, run)
-    except UserError as error:
+            if options:
+                launch.train_on_machines(experiment, run, options)
+            else:
+                (runs.train_run if given.command == "train" else runs.evaluate_run)(experiment, run)
+    except (UserError, KeyboardInterrupt) as error:
+        stopped = isinstance(error, KeyboardInterrupt)
         if "VQLIB_OUTCOME" in os.environ:  # vqlib.launch started this process, and says it
             from vqlib.launch import leave_reason
 
             leave_reason(error)
+        elif stopped:
+            print(f"{str(error) or 'stopped before it could save'}; the same command goes on from what is saved",
+                  file=sys.stderr)  # fmt: skip
         else:
             print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from what is saved", file=sys.stderr)
-        return 130
+        return 130 if stopped else 2
     return 0
 
 

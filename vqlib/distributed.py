@@ -1,9 +1,9 @@
 """Several processes that train one run together, one device each: torchrun's process group, and what goes through it.
 
 ``python -m vqlib train EXPERIMENT RUN`` starts them by itself on one machine when ``training.devices`` asks for more
-than one (``vqlib.launch``). On several machines torchrun starts them, the same command on each::
+than one (``vqlib.launch``). Options of torchrun after it spread them over several machines, the same command on each::
 
-    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m vqlib train EXPERIMENT RUN
+    python -m vqlib train EXPERIMENT RUN --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT
 
 A batch is cut into equal parts in the order of its images, and every sum over a batch (gradients, losses, code counts,
 batch-norm statistics, what a bottleneck keeps) goes over all processes, so a result does not depend on their number,
@@ -52,7 +52,7 @@ def joined(kind: str) -> Iterator[torch.device]:
     if kind == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield device
     finally:
@@ -95,7 +95,7 @@ def shared(value: Any) -> Any:
 
 
 def part_of(batch: Tensor) -> Tensor:
-    """This process's equal part of a batch of indices (B,), in order."""
+    """This process's equal part of a whole batch (B, ...), in order."""
     return batch.chunk(size())[rank()]
 
 

@@ -8,6 +8,7 @@ executed copy whatever changes from one run to the next.
 import argparse
 import contextlib
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ from vqlib.params import ROOT, load_experiment, nearest
 
 PARAMETER = re.compile(r"[a-z][a-z0-9_]*")  # papermill writes the name into code, so nothing else may be one
 AGAIN = "start again: a training goes on from its last checkpoint"
+TO_SAVE = 600  # seconds that a kernel has to end after a signal: a step and the writing of a checkpoint
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
@@ -96,12 +98,17 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
     Raises:
         UserError: a parameter is not one of the notebook's, names no experiment or run, or the notebook raised one;
             its kernel was killed; a file cannot be written.
-        KeyboardInterrupt: this process or the kernel was interrupted; the kernel has ended too.
+        KeyboardInterrupt: this process or the kernel was interrupted; the kernel has saved and ended too. A second
+            signal does not wait for it.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # that a signal also cut nbclient's tasks off is no news
+    # half of it passes before jupyter_client sends SIGTERM, which a training takes for a second signal
+    patience = Config({"KernelManager": {"shutdown_wait_time": 2 * TO_SAVE}})
     known = papermill.inspect_notebook(str(source))
     for name in parameters:
         if not PARAMETER.fullmatch(name) or name not in known:
@@ -120,10 +127,11 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
             executed = papermill.execute_notebook(
                 str(source), str(working), parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
                 stdout_file=sys.stdout, stderr_file=sys.stderr, extra_arguments=["--log-level=CRITICAL"],
+                config=patience,
             )  # fmt: skip
         except PapermillExecutionError as error:
-            if error.ename == "KeyboardInterrupt":
-                raise KeyboardInterrupt from None
+            if error.ename in ("KeyboardInterrupt", "Stopped"):
+                raise KeyboardInterrupt(error.evalue) from None
             if isinstance(getattr(errors, error.ename, None), type):
                 raise UserError(error.evalue) from None
             raise
@@ -183,8 +191,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"stopped; {AGAIN}", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"{str(stopped) or 'stopped'}; {AGAIN}", file=sys.stderr)
         return 130
     return 0
 

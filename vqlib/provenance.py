@@ -52,17 +52,27 @@ def code_digest(experiment: Experiment, run: Run) -> str:
 def determinants(
     experiment: Experiment, run: Run, data_digest: str, device: torch.device, precision: torch.dtype
 ) -> dict[str, Any]:
-    """Everything that decides a run's bits: a checkpoint belongs to exactly one value of this."""
+    """Everything that decides a run, but for the order of additions: a checkpoint belongs to one value of this.
+
+    How many threads and processes share the work is left out (``workers``), so that a run may go on with others.
+    """
     return {
         "code": code_digest(experiment, run),
         "data": data_digest,
         "torch": torch.__version__,
         "device": device.type,
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "precision": str(precision).removeprefix("torch."),
         "network": experiment.network.model_dump(),
         "training": experiment.training.model_dump(exclude={"device", "devices", "precision", "learning_rate"}),
         "run": run.model_dump(),
+    }
+
+
+def workers(device: torch.device) -> dict[str, int | None]:
+    """Who shares the work, which decides the last digits: processes, and threads of each where they compute."""
+    return {
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "processes": distributed.size(),
     }
 
 
@@ -73,8 +83,7 @@ def describe(experiment: Experiment, run: Run, facts: dict[str, Any], train_imag
         "device": facts["device"],
         "precision": facts["precision"],
         "torch": facts["torch"],
-        "threads": facts["threads"],
-        "processes": distributed.size(),
+        **workers(device),
         "source": experiment.data.source,
         "image_size": experiment.data.image_size,
         "resize": experiment.data.resize,

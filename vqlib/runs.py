@@ -20,19 +20,20 @@ from vqlib.model import save_model
 from vqlib.opened import open_run
 from vqlib.params import Experiment, Run
 from vqlib.progress import Progress
-from vqlib.training import COLUMNS, Stopped, Trained, train
+from vqlib.training import COLUMNS, Trained, train
 
 
 def train_run(experiment: Experiment, run: Run) -> Trained:
     """Train a run, resuming where a killed one stopped; write model.safetensors and the history's csv.
 
-    Where ``training.devices`` asks for several processes, they are started here, and this one waits for them. SIGTERM
-    or Ctrl-C makes the run save and end.
+    Where ``training.devices`` (or VQLIB_DEVICES) asks for several processes, they are started here, and this one waits
+    for them. SIGTERM or Ctrl-C makes the run save and end.
 
     Raises:
         UserError: missing data, no such device, another process on the same run, divergence, code changed meanwhile,
             a disk that is full or read-only, a process that died.
-        KeyboardInterrupt: a signal ended the run; it is saved.
+        Stopped: a signal ended the run; it is saved.
+        KeyboardInterrupt: a second signal ended it before it could save.
     """
     kind = pick_device(experiment.training.device).type
     if not distributed.started_by_torchrun():
@@ -41,12 +42,7 @@ def train_run(experiment: Experiment, run: Run) -> Trained:
             return launch.train_apart(experiment, run, processes)
     make_deterministic()
     with distributed.joined(kind) as device, launch.stop_on_signal() as to_stop:
-        try:
-            return _train_here(experiment, run, device, to_stop)
-        except Stopped as stopped:
-            if distributed.rank() == 0:
-                print(stopped, file=sys.stderr, flush=True)
-            raise KeyboardInterrupt from None
+        return _train_here(experiment, run, device, to_stop)
 
 
 def _train_here(experiment: Experiment, run: Run, device: torch.device, to_stop: Callable[[], bool]) -> Trained:
@@ -63,17 +59,21 @@ def _train_here(experiment: Experiment, run: Run, device: torch.device, to_stop:
         states = checkpoints.checkpoint_folder(experiment.root, facts)
         with alone(states):
             state = checkpoints.load_state(states, warn=lambda line: print(line, file=sys.stderr)) if first else None
-            state = distributed.shared(state)
+            state, before = distributed.shared(made_by(state))
+            now = provenance.workers(device)
             start = state.step if state else 0
             shown = Progress(f"{experiment.name} {run.name}", budget.steps * budget.batch_size, "images",
                              start * budget.batch_size) if first else None  # fmt: skip
             if state and shown:
                 shown.say(f"{run.name}: going on after step {start:,}")
+                if before != now:
+                    shown.say(f"{run.name}: its checkpoint was written by {in_words(before)}; "
+                              f"with {in_words(now)} last digits may differ")  # fmt: skip
             try:
                 trained = train(
                     experiment, run, *splits, device, precision,
                     resume=state,
-                    save=lambda new: checkpoints.save_state(states, new),
+                    save=lambda new: checkpoints.save_state(states, new._replace(record=[now, new.record])),
                     progress=lambda step, note: shown and shown.update(step * budget.batch_size, note),
                     to_stop=to_stop,
                 )  # fmt: skip
@@ -90,6 +90,19 @@ def _train_here(experiment: Experiment, run: Run, device: torch.device, to_stop:
         if first:
             checkpoints.forget(states)
     return trained
+
+
+def made_by(state: checkpoints.State | None) -> tuple[checkpoints.State | None, dict[str, int | None]]:
+    """A checkpoint as ``train`` takes it, and the ``provenance.workers`` that wrote it."""
+    return (state._replace(record=state.record[1]), state.record[0]) if state else (None, {})
+
+
+def in_words(workers: dict[str, int | None]) -> str:
+    """``provenance.workers``, as "2 processes of 1 thread"."""
+    words = [f"{count} {word if count == 1 else many}"
+             for word, many in (("process", "processes"), ("thread", "threads"))
+             if (count := workers[many])]  # fmt: skip
+    return " of ".join(words)
 
 
 def _write_trained(

@@ -11,19 +11,25 @@ from vqlib.data.sources import Item, Source
 
 
 def contact_sheet(splits: list[Split], columns: int = 12, rows: int = 2) -> Figure:
-    """``rows`` times ``columns`` images of each split, evenly from its first to its last."""
+    """Up to ``rows`` times ``columns`` images of each split, evenly from its first to its last."""
     figure, axes = plt.subplots(
         len(splits), 1, figsize=(columns * 0.75, len(splits) * (rows * 0.75 + 0.3)), squeeze=False
     )
     for ax, split in zip(axes[:, 0], splits, strict=True):
-        chosen = np.linspace(0, len(split.images) - 1, rows * columns).round().astype(int)
-        shown = split.images[chosen]
+        shown = split.images[_evenly(len(split.images), rows * columns)]
+        blank = np.full((rows * columns - len(shown), *shown.shape[1:]), 255, np.uint8)
+        shown = np.concatenate([shown, blank])
         tiles = shown.reshape(rows, columns, *shown.shape[1:])
         ax.imshow(tiles.swapaxes(1, 2).reshape(rows * shown.shape[1], columns * shown.shape[2], 3))
         ax.set_title(f"{split.name}: {len(split.images):,} images", loc="left")
         ax.set_axis_off()
     figure.tight_layout()
     return figure
+
+
+def _evenly(count: int, most: int) -> np.ndarray:
+    """Up to ``most`` of the positions 0 to ``count`` - 1, evenly spaced, each once."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
 def odd_files(splits: list[Split], manifest: dict, columns: int = 12) -> Figure:
@@ -54,7 +60,8 @@ def class_counts(splits: list[Split]) -> Figure:
         counts = np.sort(np.bincount(split.labels, minlength=len(split.classes)))[::-1]
         ax.stairs(counts, fill=True, color=sns.color_palette("colorblind")[0])
         ax.set(title=split.name, xlabel="classes", ylabel="images of a class", xlim=(0, len(counts)), ylim=0)
-        ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_major_locator().set_params(integer=True, nbins=5)
     return figure
 
 
@@ -72,3 +79,17 @@ def protocol_sheet(arrays: dict[str, np.ndarray]) -> Figure:
         ax.set_title(name)
         ax.set_axis_off()
     return figure
+
+
+def blind_error(train: Split, test: Split, most: int = 10_000) -> float:
+    """MSE on [-1, 1] of the average training image on the test images; of up to ``most`` images of each, evenly spaced.
+
+    Images are read one at a time, so that a split may be larger than the memory.
+    """
+    chosen = _evenly(len(train.images), most)
+    total = np.zeros(train.images.shape[1:], np.int64)
+    for position in chosen:
+        total += train.images[position]
+    average = (total / len(chosen)).astype(np.float32)
+    errors = [np.mean(((test.images[k] - average) / 127.5) ** 2) for k in _evenly(len(test.images), most)]
+    return float(np.mean(errors, dtype=np.float64))

@@ -74,8 +74,8 @@ def train(
     The model is the run's own, from ``make_model``, unless one is given (which is then trained in place).
     ``save`` gets a checkpoint every ``checkpoint_every`` steps, to write before it returns (its tensors are the live
     ones), and ``resume`` takes one; ``progress`` gets (steps done, a note) at every log interval. Between two intervals
-    nothing waits for the device. When ``to_stop`` says so, the run saves and ends: after the step at hand, or, where
-    several processes have to agree, at the next log interval.
+    nothing waits for the device. When ``to_stop`` says so in any process, the run saves and ends after the step at
+    hand.
 
     In a process group (``vqlib.distributed``) each process computes its part of every batch, all of them return the
     same, and the first alone saves. float64 as ``precision`` is for tests.
@@ -87,7 +87,7 @@ def train(
         DivergedError: loss or gradients stopped being finite; names the first such step.
         Stopped: ``to_stop`` said so.
     """
-    budget, processes = experiment.training, distributed.size()
+    budget = experiment.training
     images, held_out = Images(train_split, device), Images(validation_split, device)
     epoch_steps = len(images) // budget.batch_size
     if epoch_steps == 0:
@@ -95,7 +95,7 @@ def train(
             f"training.batch_size is {budget.batch_size}; it may be at most the {len(images)} images of train"
         )
 
-    refuse_uneven_parts(budget, processes)
+    refuse_uneven_parts(budget, distributed.size())
 
     model = (model or make_model(experiment.network, run.variant, run.seed)).to(device)
     if precision == torch.float64:
@@ -133,7 +133,7 @@ def train(
         done = step + 1
         last, epoch_ends, to_save = done == budget.steps, done % epoch_steps == 0, done % budget.checkpoint_every == 0
         to_log = last or done % budget.log_every == 0
-        to_end = stop_agreed(to_stop) if processes == 1 or to_log else False
+        to_end = stop_agreed(to_stop)
         if (to_log or epoch_ends or to_save or to_end) and interval.first_bad():
             raise diverged(run, budget, interval, model, len(images), interval.first_bad())
         if to_log:
@@ -152,6 +152,7 @@ def train(
             if distributed.rank() == 0:
                 save(State(done, snapshot(model, optimizer, best, interval), [history, best_step, best_loss]))
             if to_end:
+                distributed.shared(None)  # none leaves before the first has saved: torchrun then ends the others
                 raise Stopped(f"{run.name}: stopped and saved after step {done:,} of {budget.steps:,}")
 
     return Trained(best, best_step, history)
@@ -161,7 +162,7 @@ def refuse_uneven_parts(budget: Training, processes: int) -> None:
     """Raises ParameterError unless a batch can be cut into one equal part for each process."""
     if budget.batch_size % processes:
         raise ParameterError(f"training.batch_size is {budget.batch_size}; with {processes} processes "
-                             f"(training.devices) it must be a multiple of {processes}")  # fmt: skip
+                             f"(training.devices or VQLIB_DEVICES) it must be a multiple of {processes}")  # fmt: skip
 
 
 class Interval:
@@ -245,8 +246,9 @@ def statistics(model: VQVAE, counts: Tensor) -> dict[str, float]:
 
 
 def stop_agreed(to_stop: Callable[[], bool]) -> bool:
-    """Whether any process was asked to stop."""
-    return bool(distributed.added({"stop": float(to_stop())})["stop"])
+    """Whether any process was asked to stop: the same answer in all. On the CPU, so that none waits for its GPU."""
+    asked = to_stop()
+    return asked if distributed.size() == 1 else bool(distributed.summed(torch.tensor(float(asked))))
 
 
 @torch.no_grad()

@@ -30,10 +30,18 @@ def test_prepare_and_verify(tmp_path, monkeypatch, capsys):
     assert cli.main(["prepare", "sample", "--workers", "1"]) == 0
     assert capsys.readouterr().out.startswith("train 2,100, validation 922, test 568; 0 images dropped; digest ")
     assert cli.main(["verify", str(experiment.prepared)]) == 0
-    (experiment.prepared / "test.u8").write_bytes(b"")
+    path = experiment.prepared / "test.u8"
+    path.write_bytes(b"")
     capsys.readouterr()
     assert cli.main(["verify", str(experiment.prepared)]) == 2
-    assert capsys.readouterr().err.count("\n") >= 1
+    error = (
+        f"error: {path} has 0 bytes, 109,056 bytes belong there; delete {path.parent / 'manifest.json'} and prepare "
+    )
+    last = "verified: 3,590/3,590 images (100%)"
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if not line.startswith(last)] == [
+        f"{error}again", f"{path} is damaged in chunk 0 (images 0 to 567)"
+    ]  # fmt: skip
 
 
 def test_ctrl_c_says_that_work_is_kept(monkeypatch, capsys):
@@ -48,6 +56,9 @@ def test_ctrl_c_says_that_work_is_kept(monkeypatch, capsys):
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert cli.main(["prepare", "smaple"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "sample" in error
+    assert error.startswith("error: ") and error.count("\n") == 1 and "sample" in error
     assert cli.main(["verify", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'manifest.json'} is missing: run the prepare stage first (`dvc repro`, or "
+        f"`python -m vqlib.data prepare {tmp_path.name}`)\n"
+    )

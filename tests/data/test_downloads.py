@@ -80,4 +80,5 @@ def test_a_download_is_announced_and_its_failure_is_one_line(tmp_path, monkeypat
 def test_torchvisions_pinned_digests_are_ours():
     datasets = pytest.importorskip("torchvision.datasets")
     assert dict(datasets.CIFAR10.train_list + datasets.CIFAR10.test_list) == cifar10.MD5
+    assert datasets.CIFAR10.tgz_md5 == cifar10.ARCHIVE_MD5
     assert set(imagenette.SIZES.values()) == set(datasets.Imagenette._ARCHIVES)

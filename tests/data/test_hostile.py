@@ -4,14 +4,17 @@ import hashlib
 import io
 import os
 import pickle
+import struct
 import tarfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made_up import jpeg, tiny, tiny_files, write_folder, write_zip
 from made_up_imagenet import add, imagenet, tar_of, val_images, write_archives
 
-from vqlib.data.sources import cifar10, resolve, tars
+from vqlib.data.sources import cifar10, matlab, resolve, tars, validation
 from vqlib.errors import DataError
 from vqlib.params import Data
 
@@ -159,8 +162,21 @@ def in_archive(contents: dict[str, bytes], folder):
     return write_folder({cifar10.ARCHIVE: buffer.getvalue()}, folder)
 
 
-def test_cifar10_is_the_same_from_archive_and_folder(batches, tmp_path):
-    found = [resolve(cifar(make(batches, tmp_path / make.__name__)), tmp_path) for make in (in_folder, in_archive)]
+@pytest.fixture
+def taken_for_the_original(monkeypatch):
+    """The archive in the folder that is given."""
+
+    def take(folder):
+        content = (folder / cifar10.ARCHIVE).read_bytes()
+        monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(content).hexdigest())
+        return folder
+
+    return take
+
+
+def test_cifar10_is_the_same_from_archive_and_folder(batches, taken_for_the_original, tmp_path):
+    folders = in_folder(batches, tmp_path / "a"), taken_for_the_original(in_archive(batches, tmp_path / "b"))
+    found = [resolve(cifar(folder), tmp_path) for folder in folders]
     assert found[0].items == found[1].items and len(found[0].items["test"]) == 12
     item = found[0].items["test"][4]
     raw = pickle.loads(batches["test_batch"], encoding="bytes")
@@ -170,9 +186,13 @@ def test_cifar10_is_the_same_from_archive_and_folder(batches, tmp_path):
 
 
 @pytest.mark.parametrize("make", [in_folder, in_archive])
-def test_a_malicious_pickle_in_the_place_of_cifar10_is_not_read(make, batches, tmp_path, monkeypatch):
+def test_a_malicious_pickle_in_the_place_of_cifar10_is_not_read(
+    make, batches, taken_for_the_original, tmp_path, monkeypatch
+):
     harm = pickle.dumps(Harm(tmp_path / "harmed"))
     folder = make(batches | {"data_batch_3": harm}, tmp_path / "raw")
+    if make is in_archive:
+        taken_for_the_original(folder)
     with pytest.raises(DataError, match="the md5 of data_batch_3 is not that of the original, so it is not read"):
         resolve(cifar(folder), tmp_path)
     monkeypatch.setitem(
@@ -191,9 +211,74 @@ def test_cifar10_missing_in_whole_or_part_is_one_line(batches, tmp_path):
     batches.pop("test_batch")
     with pytest.raises(DataError, match="5 of 6 batches are there; test_batch is missing"):
         resolve(cifar(in_folder(batches, tmp_path / "a")), tmp_path)
-    path = in_archive(batches, tmp_path / "b") / cifar10.ARCHIVE
-    with pytest.raises(DataError, match="5 of 6 batches are in it"):
-        resolve(cifar(tmp_path / "b"), tmp_path)
-    path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(DataError, match="is damaged"):
-        resolve(cifar(tmp_path / "b"), tmp_path)
+    line = r"cifar-10-python.tar.gz: its md5 is \w{32}, that of the original is c58f30108f718f92721af3b95e74349a"
+    with pytest.raises(DataError, match=line):
+        resolve(cifar(in_archive(batches, tmp_path / "b")), tmp_path)
+
+
+def bomb(name: str, size: int, kind: bytes = b"0") -> bytes:
+    """A small .tar.gz whose one member has ``size`` bytes of zeros."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = deflate.compress(info.tobuf(tarfile.GNU_FORMAT)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    block = deflate.compress(bytes(2**24)) + deflate.flush(zlib.Z_FULL_FLUSH)  # stands alone, so it can be repeated
+    end = deflate.compress(bytes(1024)) + deflate.flush()
+    return b"\x1f\x8b\x08" + bytes(6) + b"\x03" + start + block * (size // 2**24) + end + bytes(8)
+
+
+def inflating_mat(size: int) -> bytes:
+    """A meta.mat whose one variable has ``size`` bytes."""
+    elements = (6, struct.pack("<II", 6, 0)), (5, struct.pack("<ii", 1, 1)), (1, b"synsets\0"), (2, bytes(size))
+    body = b"".join(struct.pack("<II", kind, len(content)) + content for kind, content in elements)
+    packed = zlib.compress(struct.pack("<II", 14, len(body)) + body, 9)
+    return b"MATLAB 5.0".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(packed)) + packed
+
+
+def devkit_of(meta: bytes) -> dict[str, bytes]:
+    return {f"{validation.DEVKIT}/{validation.META}": meta, f"{validation.DEVKIT}/{validation.TRUTH}": b"1\n"}
+
+
+def bombs(large: int, small: int) -> dict[str, tuple[str, dict[str, bytes], str]]:
+    """Source, files and message; ``large`` and ``small``: bytes that an archive and a .mat file inflate to."""
+    long = "././@LongLink", large, tarfile.GNUTYPE_LONGNAME
+    is_other, is_large = "its md5 is", "has more than 33,554,432 bytes inside"
+    return {
+        "CIFAR-10, long name": ("cifar10", {cifar10.ARCHIVE: bomb(*long)}, is_other),
+        "CIFAR-10, giant member": ("cifar10", {cifar10.ARCHIVE: bomb("x", 4 * large)}, is_other),
+        "devkit, long name": ("imagenet", {validation.DEVKIT_TAR: bomb(*long)}, is_large),
+        "devkit, giant member": ("imagenet", {validation.DEVKIT_TAR: bomb("x", 4 * large)}, is_large),
+        "meta.mat": ("imagenet", devkit_of(inflating_mat(small)), "not a readable MATLAB file"),
+    }
+
+
+def write_bomb(source: str, files: dict[str, bytes], folder: Path) -> Path:
+    """Beside good archives, where those belong to the source."""
+    if source == "imagenet":
+        write_archives(folder)
+        (folder / validation.WNIDS).unlink()
+    return write_folder(files, folder)
+
+
+BOMBS = bombs(2**26, matlab.MAX_BYTES + 8)
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_bombs_are_refused_in_one_line_before_they_are_decompressed(case, tmp_path, monkeypatch):
+    source, files, message = BOMBS[case]
+    path = write_bomb(source, files, tmp_path / "raw")
+    monkeypatch.setattr(tarfile, "open", lambda *_, **__: pytest.fail("it is opened"))
+    with pytest.raises(DataError) as caught:
+        resolve(Data(source=source, path=str(path), image_size=8, partial=True), tmp_path)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_many_variables_of_a_mat_file_have_one_limit():
+    small = inflating_mat(matlab.MAX_BYTES // 3)
+    with pytest.raises(DataError, match="bytes belong to an element"):
+        matlab.read_structs(small + 3 * small[128:], "other")
+
+
+def test_an_uncompressed_mat_file_has_the_same_limit():
+    with pytest.raises(DataError, match="more than 4,194,304 bytes"):
+        matlab.read_structs(bytes(matlab.MAX_BYTES + 1), "synsets")

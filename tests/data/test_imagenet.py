@@ -1,5 +1,6 @@
 """ImageNet: every layout gives the same prepared data; what is partial, ambiguous or damaged is refused with counts."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -17,6 +18,8 @@ from made_up_imagenet import (
     kaggle_files,
     labels_as,
     tar_of,
+    train_images,
+    train_tar,
     tree_files,
     val_images,
     write_archives,
@@ -48,12 +51,17 @@ def as_whole(monkeypatch):
     monkeypatch.setattr(source, "ILSVRC2012", Expected("made-up", 3, 18, 6, 2))
 
 
-def refused(path, **options) -> str:
-    """The one line with which ``path`` is refused."""
+def refusal(call) -> str:
+    """The one line with which ``call`` ends."""
     with pytest.raises(DataError) as caught:
-        resolve(imagenet(path, **options), path.parent)
+        call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def refused(path, **options) -> str:
+    """The one line with which ``path`` is refused."""
+    return refusal(lambda: resolve(imagenet(path, **options), path.parent))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -136,6 +144,50 @@ MIXED_UP = {
         {"images/x.JPEG": b"x"},
         "found no layout of ImageNet (there lie images); expected is one of archives",
     ),
+    "no validation images": (
+        without(TREE, "val/"),
+        "no images were found as val/<wnid>/*.JPEG or val/*.JPEG (there lie",
+    ),
+    "val/ of another name": (
+        {name.replace("val/", "validation/", 1): content for name, content in TREE.items()},
+        "(there lie train, validation); get what is missing, or name it so",
+    ),
+    "val tar of zeros": (
+        {"ILSVRC2012_img_train.tar": train_tar(train_images()), "ILSVRC2012_img_val.tar": bytes(10_240)},
+        "ILSVRC2012_img_val.tar: no images were found as ILSVRC2012_val_<8 digits>.JPEG",
+    ),
+    "another ending": (
+        TREE | {"train/n00000001/n00000001_99.jpg": b"x"},
+        "an image is named <wnid>_<number>.JPEG or ILSVRC2012_val_<8 digits>.JPEG, with just this ending",
+    ),
+    "one folder too deep": (
+        {f"imagenet/{name}": content for name, content in TREE.items()},
+        "raw/imagenet holds one: let data.path name that folder",
+    ),
+    "tar in gzip": (
+        {"ILSVRC2012_img_train.tar": gzip.compress(train_tar(train_images())), "ILSVRC2012_img_val.tar": b""},
+        "ILSVRC2012_img_train.tar is compressed by gzip, it must be the plain tar: decompress it with `gunzip`",
+    ),
+    "HTML for a tar": (
+        {"ILSVRC2012_img_train.tar": b"\n<!DOCTYPE html>", "ILSVRC2012_img_val.tar": b""},
+        "ILSVRC2012_img_train.tar is a web page and no tar: the download went wrong; get the file again",
+    ),
+    "folder for a tar": (
+        {"ILSVRC2012_img_train.tar/x": b"", "ILSVRC2012_img_val.tar": b""},
+        "ILSVRC2012_img_train.tar is a folder; it must be the archive itself",
+    ),
+    "a name that no archive has": (
+        {"ILSVRC2012_img_train.tar": tar_of({"train/x": b""}), "ILSVRC2012_img_val.tar": b""},
+        "'train/x' does not belong there; a name must be n<8 digits>.tar",
+    ),
+    "a quote that is not closed": (
+        FLAT | {"LOC_val_solution.csv": b'ImageId,PredictionString\n"' + b"x" * 200_000},
+        "LOC_val_solution.csv is no readable CSV (field larger than field limit (131072))",
+    ),
+    "a folder for a list": (
+        FLAT | {"ILSVRC2012_val_wnids.txt/x": b""},
+        "val_wnids.txt must be a file, and is a folder",
+    ),
     "one archive": ({"ILSVRC2012_img_train.tar": b"x"}, "ILSVRC2012_img_val.tar is missing, while"),
 }
 
@@ -169,7 +221,7 @@ def test_a_missing_folder_says_what_may_be_put_there(tmp_path):
     assert (
         "put ImageNet there as archives, a folder tree, Kaggle's tree, parquet shards" in line and "VQLIB_RAW" in line
     )
-    with pytest.raises(ParameterError, match=r"data\.path is null; for the source imagenet it must be a folder"):
+    with pytest.raises(ParameterError, match=r"data\.path is null; for the source imagenet it must be a path"):
         resolve(imagenet(tmp_path).model_copy(update={"path": None}), tmp_path)
 
 
@@ -223,20 +275,30 @@ def test_the_odd_files_of_ilsvrc2012():
 
 def test_digests_of_archives_are_computed_once_and_remembered(as_whole, monkeypatch, tmp_path):
     path, said = write_archives(tmp_path / "raw"), []
-    line = refused(path, partial=False)
+    check = resolve(imagenet(path, partial=False), tmp_path, said.append).check
+    assert not any("md5" in line for line in said)  # listing does not wait for them
+    line = refusal(check)
     assert "ILSVRC2012_img_train.tar: its md5 is" in line and "it must be 1d675b47d978889d74fa0da5fadfb00e" in line
     real = json.loads((tmp_path / "data" / "prepared" / "digests.json").read_bytes())
     monkeypatch.setattr(source, "MD5", {"ILSVRC2012_img_train.tar": next(iter(real.values()))})
-    monkeypatch.setattr(digests, "_digest", lambda *_: said.append(1))
-    assert resolve(imagenet(path, partial=False), tmp_path).whole and not said
+    check = resolve(imagenet(path, partial=False), tmp_path, said.append).check
+    said.clear()
+    check()
+    assert said == [f"{path}: the digests of 2 files are those expected"]
+    monkeypatch.setattr(digests, "digest_of_file", lambda *_: None)
+    check()
     os.utime(path / "ILSVRC2012_img_train.tar", ns=(0, 0))
-    assert "its md5 is None" in refused(path, partial=False) and said
+    assert "its md5 is None" in refusal(check)
 
 
 def test_lists_of_digests_are_checked(tmp_path):
     path = write_archives(tmp_path / "raw")
     (path / "SHA256SUMS").write_text(f"{'0' * 64} *ILSVRC2012_img_val.tar\n")
-    assert "ILSVRC2012_img_val.tar: its sha256 is" in refused(path)
+    check = resolve(imagenet(path), tmp_path).check
+    assert "SHA256SUMS must list just" in refusal(check) and "ILSVRC2012_img_train.tar is not listed" in refusal(check)
+    train = hashlib.sha256((path / "ILSVRC2012_img_train.tar").read_bytes()).hexdigest()
+    (path / "SHA256SUMS").write_text(f"{train}  ./ILSVRC2012_img_train.tar\n{'0' * 64} *ILSVRC2012_img_val.tar\n")
+    assert "ILSVRC2012_img_val.tar: its sha256 is" in refusal(check)
     lines = "".join(f"{hashlib.md5(content).hexdigest()}  ./{name}\n" for name, content in TREE.items())
     files = TREE | {"MD5SUMS": lines.encode()}
     files["val/n00000001/ILSVRC2012_val_00000004.JPEG"] = jpeg(77)  # a good picture, but another
@@ -246,6 +308,76 @@ def test_lists_of_digests_are_checked(tmp_path):
         "validation": {},
         "test": {"n00000001/ILSVRC2012_val_00000004.JPEG": "its digest is another than the one listed"},
     }
+
+
+def sums(files: dict[str, bytes], before: str = "") -> bytes:
+    return "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {before}{name}\n" for name, content in files.items()
+    ).encode()
+
+
+BAD_LISTS = {
+    "names with a prefix": (
+        sums(TREE, "imagenet/"),
+        "SHA256SUMS must list just the images or archives that are there: 0",
+    ),
+    "one not listed": (sums(dict(list(TREE.items())[1:])), "23 files are listed, 24 are there, 23 are both; train/n0"),
+    "one not there": (
+        sums(TREE | {"val/x.JPEG": b""}),
+        "25 files are listed, 24 are there, 24 are both; val/x.JPEG is",
+    ),
+    "a web page": (
+        b"<html>404</html>",
+        "SHA256SUMS, line 1: '<html>404</html>' must be 32 or 64 hex digits and the name",
+    ),
+    "UTF-16": (sums(TREE).decode().encode("utf-16"), "SHA256SUMS, line 1: "),
+    "two digests of a name": (sums(TREE) + b"0" * 32 + b"  val/x\n" + b"1" * 32 + b"  val/x\n", "SHA256SUMS, line 26:"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LISTS)
+def test_a_list_that_checks_less_than_all_is_refused(case, tmp_path):
+    content, message = BAD_LISTS[case]
+    assert message in refused(write_folder(TREE | {"SHA256SUMS": content}, tmp_path / "raw"))
+
+
+def test_whether_digests_are_checked_is_said_once(tmp_path):
+    files = TREE | {"SHA256SUMS": b"\xef\xbb\xbf" + sums(TREE | {"readme.txt": b""}).replace(b"\n", b"\r\n")}
+    for name, content, what in (
+        ("a", files, "each image is checked against SHA256SUMS as it is read"),
+        ("b", TREE, "no SHA256SUMS or MD5SUMS is there"),
+    ):
+        said = []
+        resolve(imagenet(write_folder(content, tmp_path / name)), tmp_path, said.append)
+        assert sum(what in line for line in said) == 1
+
+
+def test_parquet_shards_are_checked_by_a_list(tmp_path):
+    path, said = write_parquet(tmp_path / "raw"), []
+    shards = {file.name: file.read_bytes() for file in (path / "data").iterdir()}
+    write_folder({"SHA256SUMS": sums(shards, "data/")}, path)
+    resolve(imagenet(path), tmp_path, said.append).check()
+    assert said[-1].endswith("the digests of 4 files are those expected")
+    (path / "data" / "SHA256SUMS").write_bytes(sums(shards | {"train-00001-of-00002.parquet": b"other bytes"}))
+    check = resolve(imagenet(path), tmp_path).check
+    assert "train-00001-of-00002.parquet: its sha256 is" in refusal(check)
+
+
+@pytest.mark.parametrize("form", ["wnids", "solution"])
+def test_a_list_may_begin_with_a_byte_order_mark(form, tmp_path):
+    ((name, content),) = labels_as(form, val_images()).items()
+    before = resolve(imagenet(write_folder(FLAT | {name: content}, tmp_path / "a")), tmp_path).items["test"]
+    path = write_folder(FLAT | {name: b"\xef\xbb\xbf" + content}, tmp_path / "b")
+    assert resolve(imagenet(path), tmp_path).items["test"] == before
+
+
+def test_the_devkit_may_hold_folders_and_other_files(tmp_path):
+    path = write_archives(tmp_path / "raw", labels="devkit.tar.gz")
+    before = resolve(imagenet(path), tmp_path).items["test"]
+    plain = gzip.decompress((path / "ILSVRC2012_devkit_t12.tar.gz").read_bytes())
+    folders = tar_of({f"ILSVRC2012_devkit_t12/{name}": b"" for name in ("", "data/")}, type=tarfile.DIRTYPE)
+    (path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(folders[:1024] + plain))
+    assert resolve(imagenet(path), tmp_path).items["test"] == before
 
 
 @pytest.mark.parametrize("kept", [0, 1, 511, 512, 5000, 0.3, 0.5, 0.7, -1024, -10240])

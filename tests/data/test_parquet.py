@@ -50,7 +50,7 @@ def test_few_images_are_read_more_than_once_for_the_estimate(small_jobs, reads, 
     said = []
     data = imagenet(write_parquet(tmp_path / "raw", rows=2))
     prepare(data, tmp_path / "out", root=tmp_path, workers=1, progress=said.append)
-    assert sum(reads.values()) <= 2 * 10 + 4 + 1 and "to decode" in said[0]
+    assert sum(reads.values()) <= 2 * 10 + 4 + 1 and any("to decode" in line for line in said)
 
 
 @pytest.mark.parametrize(

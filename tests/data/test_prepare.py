@@ -142,6 +142,68 @@ def test_without_manifest_only_what_is_damaged_is_made_again(prepared, monkeypat
     assert "prepared: 1,024/1,024 images" in said[-1]
 
 
+def test_the_source_may_go_when_all_is_prepared(tmp_path):
+    path, said = write_folder(tiny_files(), tmp_path / "tiny"), []
+    manifest = prepare(tiny(path), tmp_path / "out")
+    path.rename(tmp_path / "gone")
+    assert prepare(tiny(path), tmp_path / "out", progress=said.append) == manifest
+    assert said[0].startswith("the source is gone, so the prepared images are checked against their manifest alone")
+    with pytest.raises(DataError, match="prepared data of another limit"):
+        prepare(tiny(path, limit=2), tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    with pytest.raises(DataError, match="is missing: put Tiny ImageNet there"):
+        prepare(tiny(path), tmp_path / "out")
+
+
+def test_a_dropped_image_is_tried_again(tmp_path):
+    files, name = tiny_files(), "train/n00000001/images/n00000001_1.JPEG"
+    whole = prepare(tiny(write_folder(files, tmp_path / "good")), tmp_path / "a")
+    path = write_folder(files | {name: bytes(len(files[name]))}, tmp_path / "tiny")
+    assert prepare(tiny(path), tmp_path / "out")["dropped"]["train"]
+    write_folder({name: files[name]}, path)
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert prepare(tiny(path), tmp_path / "out") == whole
+    assert contents(tmp_path / "out") == contents(tmp_path / "a")
+
+
+def test_a_list_of_digests_is_checked_whenever_it_comes(tmp_path):
+    files = tiny_files()
+    images = {name: content for name, content in files.items() if name.endswith(".JPEG")}
+    path, said = write_folder(files, tmp_path / "tiny"), []
+    manifest = prepare(tiny(path), tmp_path / "out")
+    lines = {name: hashlib.sha256(content).hexdigest() + "  " + name for name, content in images.items()}
+    (path / "SHA256SUMS").write_text("\n".join(lines.values()))
+    for checked in (1, 0):
+        said.clear()
+        assert prepare(tiny(path), tmp_path / "out", progress=said.append) == manifest
+        assert sum(line.startswith("checked against the list of digests: 24/24") for line in said) == checked
+    wrong = lines | {"val/images/val_0.JPEG": "0" * 64 + "  val/images/val_0.JPEG"}
+    (path / "SHA256SUMS").write_text("\n".join(wrong.values()))
+    with pytest.raises(DataError, match=r"1 prepared images do not have the digests .* n00000003/val_0.JPEG: get them"):
+        prepare(tiny(path), tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert prepare(tiny(path), tmp_path / "out")["dropped"]["test"].keys() == {"n00000003/val_0.JPEG"}
+
+
+def test_disk_is_looked_at_before_large_files_are_read_for_their_digests(tmp_path, monkeypatch):
+    source = replace(resolve(photos(), tmp_path), check=lambda: pytest.fail("they are read"))
+    monkeypatch.setattr(writer, "resolve", lambda data, root, say: source)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000))
+    with pytest.raises(StorageError, match="more bytes are needed"):
+        prepare(photos(), tmp_path / "out")
+
+
+def test_the_estimate_is_made_with_what_will_be_used(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(writer, "quick_adm", lambda: used.append("compiled"))
+    monkeypatch.setattr(writer, "to_array", lambda *arguments: used.append(arguments[-1]))
+    source = resolve(photos(), tmp_path)
+    for quick in (False, True):
+        used.clear()
+        writer._seconds_per_image(source, photos(), quick)
+        assert used[0] == ("compiled" if quick else False) and set(used[1:]) == {quick}
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -1,10 +1,12 @@
 """What is found in a source, in which order, and what is refused."""
 
+import os
+import random
 import zipfile
 
 import numpy as np
 import pytest
-from made_up import WNIDS, photos, tiny, tiny_files, write_folder, write_zip
+from made_up import WNIDS, jpeg, photos, tiny, tiny_files, write_folder, write_zip
 
 from vqlib.data.reader import SPLITS
 from vqlib.data.sources import photos as photos_source
@@ -129,6 +131,52 @@ def test_raw_data_may_lie_elsewhere(tmp_path, monkeypatch):
     write_zip(tiny_files(), tmp_path / "tiny.zip")
     monkeypatch.setenv("VQLIB_RAW", str(tmp_path))
     assert resolve(tiny("data/raw/tiny.zip"), tmp_path / "repository").classes == sorted(WNIDS)
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    before = listed(resolve(tiny(write_folder(FILES, tmp_path / "a")), tmp_path))
+    path = write_folder(FILES, tmp_path / "b")
+    for name in ("train/n00000001", "val"):
+        moved = (path / name).rename(tmp_path / name.replace("/", "_"))
+        (path / name).symlink_to(moved)
+    assert listed(resolve(tiny(path), tmp_path)) == before
+    (path / "train" / "again").symlink_to(path / "train")
+    with pytest.raises(DataError, match="train/again is a link to a folder that is there once already"):
+        resolve(tiny(path), tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    path, scandir = write_folder(FILES, tmp_path / "tiny"), os.scandir
+
+    def locked(folder):
+        if str(folder).endswith("n00000002"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(DataError, match=r"train/n00000002 cannot be read \(Permission denied\): make it readable"):
+        resolve(tiny(path), tmp_path)
+
+
+def test_flipped_bits_in_the_directory_of_a_zip_are_refused_or_harmless(tmp_path):
+    path, draw = write_zip(tiny_files(train=2), tmp_path / "tiny.zip"), random.Random(0)
+    good = path.read_bytes()
+    for number in range(150):
+        damaged, flipped = bytearray(good), tmp_path / f"{number}.zip"
+        damaged[draw.randrange(good.index(b"PK\1\2"), len(good))] ^= 1 << draw.randrange(8)
+        flipped.write_bytes(damaged)
+        try:
+            source = resolve(tiny(flipped), tmp_path)
+            for item in source.items["train"]:
+                source.read(item.place)
+        except DataError as error:
+            assert "\n" not in str(error)
+
+
+def test_a_name_may_be_a_number_of_any_length(tmp_path):
+    name = "train/n00000001/images/n00000001_" + "1" * 5000 + ".JPEG"
+    source = resolve(tiny(write_zip(FILES | {name: jpeg(1)}, tmp_path / "tiny.zip"), limit=6), tmp_path)
+    assert not any("1111" in item.name for item in source.items["train"])
 
 
 @pytest.mark.parametrize("kept", [0, 30, 0.5, 0.99])

@@ -14,7 +14,7 @@ from vqlib.params import ROOT
 sys.path.insert(0, str(ROOT / "tests" / "data"))
 from made_up import tiny_files, write_folder, write_zip
 from made_up_imagenet import tar_of, write_archives
-from test_hostile import HOSTILE, Harm
+from test_hostile import HOSTILE, Harm, bombs, write_bomb
 
 pytestmark = pytest.mark.faults
 MEMORY = 200  # MB above the start
@@ -58,6 +58,19 @@ def test_tars(case, attempt, tmp_path):
     (path / "ILSVRC2012_img_train.tar").write_bytes(tar_of({"n00000001.tar": content}))
     with attempt("hostile", f"tar: {case}") as seen:
         assert message in refuse("imagenet", path, tmp_path)
+        seen("refused, nothing written")
+
+
+BOMBS = bombs(2**30, 60 * 2**20)
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_bombs(case, attempt, tmp_path):
+    source, files, message = BOMBS[case]
+    assert sum(map(len, files.values())) < 5 * 2**20
+    path = write_bomb(source, files, tmp_path / "raw")
+    with attempt("hostile", f"bomb: {case}") as seen:
+        assert message in refuse(source, path, tmp_path)
         seen("refused, nothing written")
 
 

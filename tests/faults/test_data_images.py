@@ -225,11 +225,10 @@ def test_with_digests_none_passes(attempt, tmp_path):
     damaged = [case for kind in (*BAD, *DAMAGED) for case in cases(kind)]
     names = [f"train/n00000001/n00000001_{number}.JPEG" for number in range(len(damaged))]
     files = {name: content for name, (_, content, _) in zip(names, damaged, strict=True)}
-    sums = "".join(
-        f"{hashlib.sha256(good).hexdigest()}  {name}\n" for name, (good, *_) in zip(names, damaged, strict=True)
-    )
     whole = {f"train/n00000002/n00000002_{number}.JPEG": good_jpeg(number) for number in range(40)}
     files |= whole | {f"val/{name}": content for name, (_, content) in val_images().items()}
+    before = files | {name: good for name, (good, *_) in zip(names, damaged, strict=True)}
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in before.items())
     files |= labels_as("wnids", val_images()) | {"SHA256SUMS": sums.encode()}
     with attempt("images", "all damaged ones, in a tree with a list of digests") as seen:
         manifest = prepare(imagenet(write_folder(files, tmp_path / "raw")), tmp_path / "out", root=tmp_path, workers=1)

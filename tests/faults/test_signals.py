@@ -13,9 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from test_pipeline import copy_of_repository
-from training_trials import last_step, outcome, write_prepared
+from training_trials import last_step, make_root, outcome, write_prepared
+
+from vqlib import nb
+from vqlib.params import ROOT
 
 EVERY = 50
 PARAMS = f"""\
@@ -157,6 +161,84 @@ def test_a_signal(attempt, root, command, target, name):
             assert "start again: a training goes on from its last checkpoint" in last
             assert "Traceback" not in started.said()
         seen("every process ended, checkpoints kept, the next start went on from the last")
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+
+sys.path[:0] = ["tests", "tests/faults"]
+from training_trials import train
+
+from vqlib import training
+
+def slowly(step, *arguments, original=training.batch_indices):
+    (Path(folder) / "began").touch()
+    time.sleep(8)
+    return original(step, *arguments)
+
+training.batch_indices = slowly
+train(Path(folder))
+"""
+
+
+# ``vqlib.nb`` whose end takes long enough for nbclient to see that the kernel is dead
+LATE = """
+import asyncio, sys
+from jupyter_client.manager import AsyncKernelManager
+from vqlib import nb
+
+async def late(self, *arguments, original=AsyncKernelManager._async_cleanup_resources, **options):
+    await asyncio.sleep(3)
+    await original(self, *arguments, **options)
+
+AsyncKernelManager._async_cleanup_resources = AsyncKernelManager.cleanup_resources = late
+sys.exit(nb.main())
+"""
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A notebook in the pipeline whose training takes 8 seconds for a step, in the middle of its first step."""
+    root, notebook = make_root(tmp_path / "root"), tmp_path / "slow.ipynb"
+    parameters = nbformat.v4.new_code_cell('folder = ""', metadata={"tags": ["parameters"]})
+    made = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(SLOW)])
+    notebook.write_bytes(nb.to_bytes(nb.strip(made)))
+    process = subprocess.Popen(
+        [sys.executable, "-c", LATE, "run", notebook, tmp_path / "out.ipynb", "-r", "folder", root], cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
+    process.root = root
+    try:
+        wait_for(lambda: (root / "began").exists() or process.poll() is not None)
+        process.kernel = int((root / "runs/smoke/vq-0/.lock").read_text())
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# Without a wait the kernel would have 5 seconds: at half of them SIGTERM, a second signal; then SIGKILL.
+@pytest.mark.parametrize(
+    ("signals", "saved"),
+    [
+        (["SIGTERM"], 1),
+        (["SIGTERM", "SIGKILL of the kernel"], 0),
+        pytest.param(["SIGINT"], 1, marks=pytest.mark.faults),
+        pytest.param(["SIGTERM", "SIGTERM"], 0, marks=pytest.mark.faults),
+    ],
+    ids=str,
+)
+def test_a_kernel_gets_the_time_that_saving_takes(slow, signals, saved):
+    for number, name in enumerate(signals):
+        time.sleep(number)
+        os.kill(slow.kernel if "kernel" in name else slow.pid, signal.Signals[name.split()[0]])
+    said = slow.communicate(timeout=PATIENCE)[0]
+    assert slow.returncode == 130
+    wait_for(lambda: not is_running(slow.kernel))
+    assert last_step(slow.root) == saved
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "stopped; start again: a training goes on from its last checkpoint"
 
 
 @pytest.mark.faults

@@ -13,7 +13,9 @@ from vqlib.reporting import paper
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.judging import Verdict
+from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import Results, load_results, tables
+from vqlib.reporting.study_exhibits import learning_rates
 from vqlib.reporting.verdicts import verdict_table
 
 ALL = [claim.name for claim in (*CLAIMS, *DISAGREEMENTS)]
@@ -235,11 +237,29 @@ def test_norms_are_those_of_the_log(study):
 def test_the_table_holds_every_verdict_and_refuses_to_miss_one(study):
     found = judge_all([study.results(SMALL)])
     table = verdict_table(CLAIMS, found, lambda *_: None)
-    assert [cell.strip("*") for cell in table.shown[""]] == [claim.name for claim in CLAIMS]
-    assert set(table.values["verdict"]) == {found[claim.name].said for claim in CLAIMS}
+    assert {cell.strip("*") for cell in table.shown["claim"]} == {claim.name for claim in CLAIMS}
+    assert dict(zip(table.values["claim"], table.values["verdict"], strict=True)) == {
+        claim.name: found[claim.name].said for claim in CLAIMS
+    }
+    still_open = [said == "open" for said in table.values["verdict"]]
+    assert 0 < sum(still_open) < len(CLAIMS) and still_open == sorted(still_open)
     del found["C3"]
     with pytest.raises(KeyError):
         verdict_table(CLAIMS, found, lambda *_: None)
+
+
+def test_what_was_found_stands_before_the_verdicts(study):
+    titles = re.findall(r"^## (.*)", report_markdown(study.results(SMALL), {}), re.MULTILINE)
+    assert titles[:2] == ["Findings", "What became of each claim"]
+
+
+def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
+    exhibit = learning_rates(study.results(SWEEP))
+    row = exhibit.content.shown.set_index("model").loc["`vq`"]
+    assert list(row.index) == ["0.0005", "0.001", "0.002", "0.004", "least at"]
+    assert row[row["least at"].split()[0]].startswith("**")
+    assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
+    assert learning_rates(study.results(SMALL)) is None
 
 
 def test_consecutive_seeds_are_told_as_one():

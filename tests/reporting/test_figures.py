@@ -5,6 +5,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
@@ -211,6 +212,20 @@ def test_learning_curves_draw_the_mean_over_seeds():
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), expected)
 
 
+def test_less_than_a_decade_of_error_has_numbers_between_1_2_and_5():
+    rows = history(["vq"])
+    rows["recon_loss"] = np.where(rows["step"] < 1000, 0.1, 0.03)
+    figure = figures.learning_curves(rows, palette(FEW))
+    figure.draw_without_rendering()
+    assert {label.get_text() for label in figure.axes[0].get_yticklabels(minor=True)} >= {"0.03", "0.04", "0.07"}
+
+
+def test_seeds_of_a_model_differ_in_colour_and_have_their_names():
+    figure = figures.training_curves(history(["projected"], seeds=3), palette(FEW), REFERENCES)
+    assert len({line.get_color() for line in figure.axes[2].lines[:3]}) == 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:3] == [f"projected-{k}" for k in range(3)]
+
+
 def test_a_run_of_one_interval_can_be_drawn():
     rows = history(["vq", "projected"])
     rows = rows[rows["step"] == 50]
@@ -230,8 +245,17 @@ def test_rate_distortion_draws_curves_points_and_codecs_on_logarithmic_axes():
         assert sum(len(line) == len(CURVE) for line in joined) == 2  # JPEG, a mosaic and a file each
     assert any(list(line.get_xdata()) == [24, 24] for line in figure.axes[0].lines)
     hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white"]
-    # the paper's 32-bit latents, and identity's
-    np.testing.assert_allclose([line.get_xdata()[0] for line in hollow], [0.4 + 32 * 2 / 50, 0.4 + 32 * 3 / 50])
+    np.testing.assert_allclose([line.get_xdata()[0] for line in hollow], [0.4 + 32 * 2 / 50])  # the paper's, as floats
+    assert [{"vq", "projected", "JPEG"} <= {text.get_text() for text in ax.texts} for ax in figure.axes] == [True, True]
+
+
+def test_the_legend_names_no_codec_that_is_out_of_view():
+    def legend(codecs: dict) -> str:
+        figure = rate_figures.rate_distortion(points(["vq", "projected"]), codecs, palette(FEW))
+        return " ".join(text.get_text() for text in figure.legends[0].get_texts())
+
+    far = {"jpeg": {"mosaic": [point | {"psnr": point["psnr"] + 30} for point in CURVE]}}
+    assert "codec" in legend(CODECS) and "codec" not in legend(far)
 
 
 def test_rate_distortion_needs_neither_codecs_nor_curves():
@@ -255,9 +279,33 @@ def test_frequency_stacks_the_losses_and_shows_the_fraction():
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), 10)
 
 
+def test_no_curve_of_usage_leaves_the_axes():
+    two = pd.concat([usage(["vq"]), usage(["vq"]).assign(run="vq-1")])
+    last = (two["run"] == "vq-1") & (two["rank"] == 256)  # a mean over seeds lies below the least share of either
+    figure = study_figures.codebook_usage(two.assign(share=two["share"].mask(last, 0)), palette(FEW))
+    assert figure.axes[0].get_ylim()[0] < figure.axes[0].lines[0].get_ydata().min()
+
+
+def test_gains_are_drawn_over_whole_bins():
+    steps = study_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[1].patches[0]
+    np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21), atol=1e-9)
+
+
 def test_stability_has_a_dot_for_every_run():
     figure = study_figures.stability(runs_of(["vq", "projected"]), palette(FEW))
     dots = [[line for line in ax.lines if line.get_linestyle() == "None"] for ax in figure.axes]
     assert [sum(len(line.get_xdata()) for line in lines) for lines in dots] == [6, 6, 6]
     without = runs_of(["vq"]).assign(least_used_norm=np.nan)
     assert len(study_figures.stability(without, palette(FEW)).axes) == 2
+
+
+@pytest.mark.parametrize(("decades", "first"), [(1, {1, 2, 5, 10}), (3, {1, 2, 5, 10, 20, 50}), (9, {1})])
+def test_a_log_axis_has_readable_numbers_over_any_range(decades, first):
+    figure, top = Figure(figsize=(3, 1.5)), 1.01 * 10.0**decades
+    ax = figure.subplots()
+    figures.log_axis(ax, "y")
+    ax.set_ylim(0.99, top)
+    figure.draw_without_rendering()
+    shown = [tick for tick in ax.yaxis.get_major_ticks() if 0.99 <= tick.get_loc() <= top]
+    assert first <= {tick.get_loc() for tick in shown} and all(tick.label1.get_text() for tick in shown)
+    assert 3 <= len(shown) <= 10

@@ -35,6 +35,7 @@ def test_findings_take_their_numbers_from_the_results(root):
         "{{ vq.test.psnr }} dB": f"{number(float(np.mean(seeds)))} dB",
         "{{ vq-1.test.psnr - vq-0.test.psnr }}": number(seeds[1] - seeds[0]),
         "{{ 2 * vq-1.test.psnr }}": number(2 * seeds[1]),
+        "{{ vq.test.psnr / 3 | 2 }}": number(float(np.mean(seeds)) / 3, digits=2),
         "{{ vq-0.provenance.hardware }}": "2 x <i>Fast</i> CPU",
         "{{ vq-0.test.images }}": "100",
         "{{ paper.projected.test.reconstruction / paper.vq.test.reconstruction }}": "0.2932",
@@ -56,6 +57,8 @@ def test_findings_take_their_numbers_from_the_results(root):
         ("{{ vq-0.test.mse % 2 }}", "must be one value, or two around one of / * + -"),
         ("{{ vq-0.test.mse / 0 }}", "divides by zero"),
         ("{{ vq-0.run + 1 }}", "calculates with text"),
+        ("{{ vq-0.test.mse | 12 }}", "must have a number of digits after the bar: 1 2 3 4 5 6"),
+        ("{{ vq-0.test.mse | }}", "must have a number of digits after the bar"),
         ("{{ }}", "must be one value"),
     ],
 )

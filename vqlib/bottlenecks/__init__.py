@@ -21,9 +21,12 @@ registry. It is an ``nn.Module`` with
     named scalars worth a column in the log; ``counts`` (K,) says how often each code was chosen since the last row.
 
 The last three have defaults in ``BottleneckBase``. State that must survive is a buffer and changes only in training
-mode. What a bottleneck sums over a batch goes through ``vqlib.distributed.summed``, so that it does not depend on the
-number of processes. Rate, bitstreams and priors go through
-``compress`` and ``decompress`` alone; trainer and evaluation never learn which bottleneck they work with.
+mode. Neither sums nor draws may depend on the number of processes (``vqlib.distributed``), each of which sees a part of
+the batch with generators that are seeded alike before every step. What a bottleneck sums over a batch goes through
+``summed``. What it draws per code is the same everywhere by itself; what it draws per image or position, it draws for
+the whole batch, and takes its part: ``part_of(torch.rand(len(z_e) * size(), h, w))``, on the CPU, whose draws are the
+same on any device. Rate, bitstreams and priors go through ``compress`` and ``decompress`` alone; trainer and evaluation
+never learn which bottleneck they work with.
 """
 
 import importlib

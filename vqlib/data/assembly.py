@@ -14,6 +14,7 @@ import numpy as np
 
 from vqlib.data.checks import digests, in_chunks, npy_bytes
 from vqlib.data.chunks import Job, Written, write_chunks
+from vqlib.data.images import BadImageError, to_array
 from vqlib.data.journal import Journal
 from vqlib.data.reader import CHUNK, SPLITS, labels_digest, seal
 from vqlib.data.sources import Item, Source
@@ -23,6 +24,7 @@ from vqlib.files import digest_of, json_bytes, sync_directory, write_atomically
 from vqlib.progress import Progress, Say
 
 SMALL = 8 * CHUNK  # images: up to here, starting worker processes costs more than it saves
+MANY = 4 * CHUNK  # images of a process: from here on, compiling (6 s, later 2 s) costs less than it saves
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,12 @@ class Assembly:
     source: Source
     journal: Journal
 
-    def recover(self) -> None:
-        """Let go of the journalled jobs whose images the files do not hold."""
+    def recover(self, progress: Say | None) -> None:
+        """Let go of the journalled jobs whose images the files do not hold, and of drops of images that can be read."""
+        for split, dropped in self.journal.dropped.items():
+            for item in self.source.items[split]:
+                if item.key in dropped and self._can_be_read(item):
+                    del dropped[item.key]
         for split in SPLITS:
             part, finished = self._part(split), self.folder / f"{split}.u8"
             if finished.exists() and not part.exists():
@@ -45,9 +51,12 @@ class Assembly:
             claimed = [job for job in self._jobs(split) if self.journal.has(job)]
             expected = [self.journal.done[split, job.number]["sha256"] for job in claimed]
             places = [job.positions for job in claimed]
+            bar = Progress(f"checked what is done of {split}", sum(map(len, places)), "images", to=progress)
             for job, actual, digest in zip(claimed, digests(part, self.image_size, places), expected, strict=True):
                 if actual != digest:
                     del self.journal.done[split, job.number]
+                bar.add(len(job.items))
+            bar.close()
 
     def write(self, workers: int | None, progress: Say | None) -> None:
         """Write what the journal lacks.
@@ -70,12 +79,14 @@ class Assembly:
                 self.journal.note(job, written)
                 bar.add(len(job.items))
 
+            number = processes(workers, bar.total)
+            jobs = [job._replace(quick=is_quick(bar.total, number)) for job in pending]
             try:
-                write_chunks(pending, processes(workers, bar.total), finished)
+                write_chunks(jobs, number, finished)
             finally:
                 bar.close()
 
-    def publish(self, header: dict) -> None:
+    def publish(self, header: dict, progress: Say | None) -> None:
         """Give the arrays their names, and last of all write the manifest."""
         described, label = {}, {wnid: number for number, wnid in enumerate(self.source.classes)}
         for split in SPLITS:
@@ -84,7 +95,7 @@ class Assembly:
             os.replace(self._part(split), self.folder / f"{split}.u8")
             labels = np.array([label[item.wnid] for item in self._kept(split)], dtype=np.int64)
             write_atomically(self.folder / f"{split}.labels.npy", npy_bytes(labels))
-            described[split] = self._describe(split, labels)
+            described[split] = self._describe(split, labels, progress)
         self._compare_odd([described[split] for split in ("train", "validation")])
         sync_directory(self.folder)
         dropped = {split: dict(sorted(self.journal.dropped.get(split, {}).items())) for split in SPLITS}
@@ -106,6 +117,13 @@ class Assembly:
 
     def _part(self, split: str) -> Path:
         return self.folder / f"{split}.u8.part"
+
+    def _can_be_read(self, item: Item) -> bool:
+        try:
+            to_array(self.source.read(item.place), item.name, self.image_size, self.resize)
+        except BadImageError:
+            return False
+        return True
 
     def _kept(self, split: str) -> list[Item]:
         items, dropped = self.source.items[split], self.journal.dropped.get(split)
@@ -133,13 +151,18 @@ class Assembly:
                 split, number, self._part(split), self.image_size, self.resize, items, positions, self.source.read
             )
 
-    def _describe(self, split: str, labels: np.ndarray) -> dict:
+    def _describe(self, split: str, labels: np.ndarray, progress: Say | None) -> dict:
         jobs = list(self._jobs(split))
         lines = [self.journal.done[split, job.number] for job in jobs]
         if self.source.group is None:
             chunks = [line["sha256"] for line in lines]
         else:
-            chunks = list(digests(self.folder / f"{split}.u8", self.image_size, in_chunks(len(labels))))
+            parts, chunks = in_chunks(len(labels)), []
+            bar = Progress(f"digests of {split}", len(labels), "images", to=progress)
+            for part, digest in zip(parts, digests(self.folder / f"{split}.u8", self.image_size, parts), strict=True):
+                chunks.append(digest)
+                bar.add(len(part))
+            bar.close()
         kinds = sorted({kind for line in lines for kind in line["odd"]})
         return {
             "count": len(labels),
@@ -161,6 +184,11 @@ def in_groups(groups: list[Any]) -> list[list[int]]:
             parts.append([])
         parts[-1] += of_group
     return parts
+
+
+def is_quick(images: int, number: int) -> bool:
+    """Whether that many images pay for compiling in each of ``number`` processes."""
+    return images >= MANY * number
 
 
 def processes(workers: int | None, images: int) -> int:

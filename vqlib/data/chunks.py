@@ -31,6 +31,7 @@ class Job(NamedTuple):
     items: list[Item]
     positions: Sequence[int]  # of the items in the split
     read: Callable[[Any], bytes | Image.Image]
+    quick: bool = False  # there is so much to do that compiling for it pays
 
 
 class Written(NamedTuple):
@@ -49,7 +50,7 @@ def write_chunk(job: Job) -> Written:
     try:
         for position, item in zip(job.positions, job.items, strict=True):
             try:
-                image, kinds = to_array(job.read(item.place), item.name, job.image_size, job.resize)
+                image, kinds = to_array(job.read(item.place), item.name, job.image_size, job.resize, job.quick)
             except BadImageError as error:
                 dropped[item.key] = str(error)
                 continue

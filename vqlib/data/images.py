@@ -1,5 +1,6 @@
 """From the bytes of an image file to a square RGB array: decoding rules and the named resize protocols."""
 
+import functools
 import io
 import warnings
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode not in MODES:
         raise BadImageError(f"mode {picture.mode} has no known range of values")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def adm(picture: Image.Image, size: int) -> Image.Image:
@@ -110,7 +111,24 @@ def _crop(picture: Image.Image, left: int, upper: int, size: int) -> Image.Image
     return picture.crop((left, upper, left + size, upper + size))
 
 
-def to_array(content: bytes | Image.Image, name: str, size: int, resize: str) -> tuple[np.ndarray, list[str]]:
-    """(size, size, 3) uint8, and what is odd about the file; an RGB picture is taken as it is. Raises BadImageError."""
+@functools.cache
+def quick_adm() -> Callable[[Image.Image, int], Image.Image | np.ndarray]:
+    """``adm`` as ``vqlib.data.quick`` compiles it; ``adm`` itself where that cannot be had, or gives another byte."""
+    try:
+        from vqlib.data import quick
+
+        return functools.partial(quick.adm, reference=adm) if quick.equals(adm) else adm
+    except Exception:  # whatever an old, broken or missing package raises, or a disk too full for compiled code
+        return adm
+
+
+def to_array(
+    content: bytes | Image.Image, name: str, size: int, resize: str, quick: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """(size, size, 3) uint8, and what is odd about the file; an RGB picture is taken as it is. Raises BadImageError.
+
+    With ``quick`` the same bytes come sooner, after some seconds for compiling.
+    """
     picture, odd = (content, []) if isinstance(content, Image.Image) else decode(content, name)
-    return np.asarray(PROTOCOLS[resize](picture, size)), odd
+    protocol = quick_adm() if quick and resize == "adm" else PROTOCOLS[resize]
+    return np.asarray(protocol(picture, size)), odd

@@ -25,6 +25,7 @@ class Journal:
         self.header: dict = lines[0]["header"] if resumed else header
         self.done: dict[tuple[str, int], dict] = {}
         self.dropped: dict[str, dict[str, str]] = {}
+        self.lists = ""  # as of the Source, when images were last read
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.ftruncate(self._handle, len(whole) if resumed else 0)
         if resumed:
@@ -43,6 +44,12 @@ class Journal:
         self._append(line)
         self._take(line)
 
+    def note_lists(self, lists: str, were_read: bool) -> None:
+        """Images were read, or from now on are, by this list of digests; by another one they were not checked."""
+        line = {"lists": lists, "keep": were_read}
+        self._append(line)
+        self._take(line)
+
     def has(self, job: Job) -> bool:
         """Whether just these images are written, in these places."""
         return self.done.get((job.split, job.number), {}).get("items") == items_digest(job)
@@ -55,6 +62,10 @@ class Journal:
             self.dropped.setdefault(line["split"], {}).update(line["dropped"])
         elif "job" in line:
             self.done[line["split"], line["job"]] = line
+        elif "lists" in line:
+            self.lists = line["lists"]
+            if not line["keep"]:
+                self.done.clear()
 
     def _append(self, line: dict) -> None:
         text = json.dumps(line, ensure_ascii=False)

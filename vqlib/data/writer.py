@@ -1,6 +1,7 @@
 """From a source to the prepared array: all of it or none, resumable at every moment, checked by digests.
 
-Order: lock, list the source, refuse what is of another kind, disk needed, then what ``assembly`` does.
+Order: lock, list the source, refuse what is of another kind, disk needed, digests of large files of the source, then
+what ``assembly`` does.
 """
 
 import contextlib
@@ -10,16 +11,16 @@ import shutil
 import time
 from pathlib import Path
 
-from vqlib.data.assembly import Assembly, processes
+from vqlib.data.assembly import Assembly, is_quick, processes
 from vqlib.data.checks import problems
-from vqlib.data.images import BadImageError, to_array, versions
+from vqlib.data.images import BadImageError, quick_adm, to_array, versions
 from vqlib.data.journal import Journal
 from vqlib.data.reader import FORMAT, SPLITS, read_manifest
-from vqlib.data.sources import Source, resolve
+from vqlib.data.sources import Source, SourceGoneError, resolve
 from vqlib.errors import DataError
 from vqlib.files import exclusive, in_one_line
 from vqlib.params import ROOT, Data
-from vqlib.progress import Say
+from vqlib.progress import Progress, Say
 
 
 def prepare(
@@ -41,44 +42,79 @@ def prepare(
     with in_one_line(folder), exclusive(folder, "preparing data"):
         for left_by_a_crash in folder.glob(".*.tmp"):
             left_by_a_crash.unlink()
+        if (folder / "manifest.json").exists():
+            return _check(folder, data, root, progress)
         source = resolve(data, root, progress)
         header = _header(data, source)
-        if (folder / "manifest.json").exists():
-            return _check(folder, header, progress)
         with contextlib.closing(Journal(folder / "journal.jsonl", header)) as journal:
             _refuse_another(folder, journal.header, header)
             _preflight(folder, source, data, workers, progress)
+            source.check()
+            if source.lists != journal.lists:
+                journal.note_lists(source.lists, were_read=False)
             assembly = Assembly(folder, data.image_size, data.resize, source, journal)
-            assembly.recover()
+            assembly.recover(progress)
             assembly.write(workers, progress)
-            assembly.publish(header)
+            assembly.publish(header, progress)
     return read_manifest(folder)
 
 
-def _header(data: Data, source: Source) -> dict:
-    """All that determines the result."""
+def _header(data: Data, source: Source | None) -> dict:
+    """All that determines the result; what a source that is gone would add is left out."""
+    fields = {"source", "image_size", "resize", "limit", "validation_every"}
+    header = {"format": FORMAT, **data.model_dump(include=fields), **versions()}
+    if source is None:
+        return header
     items = hashlib.sha256()
     for split in SPLITS:
         for item in source.items[split]:
             items.update(f"{split}\0{item.key}\0{item.identity}\n".encode())
-    return {
-        "format": FORMAT,
-        **data.model_dump(include={"source", "image_size", "resize", "limit", "validation_every"}),
-        **versions(),
-        "items": items.hexdigest(),
-    }
+    return {**header, "items": items.hexdigest()}
 
 
-def _check(folder: Path, header: dict, progress: Say | None) -> dict:
-    """Prepared data that are there already: of the kind asked for, and whole."""
+def _check(folder: Path, data: Data, root: Path, progress: Say | None) -> dict:
+    """Prepared data that are there already: of the kind asked for, and whole. Their source may be gone."""
     manifest = read_manifest(folder)
+    try:
+        source = resolve(data.model_copy(update={"download": False}), root, progress)
+    except SourceGoneError as error:
+        source = None
+        if progress:
+            progress(f"the source is gone, so the prepared images are checked against their manifest alone ({error})")
+    header = _header(data, source)
     _refuse_another(folder, manifest, header)
+    if source:
+        source.check()
+        if source.lists:
+            with contextlib.closing(Journal(folder / "journal.jsonl", header)) as journal:
+                if source.lists != journal.lists:
+                    _check_lists(folder, source, manifest, progress)
+                    journal.note_lists(source.lists, were_read=True)
     if found := problems(folder, progress):
         raise DataError(
             f"{found[0]} ({len(found)} such); delete {folder / 'manifest.json'} and prepare again, "
             "which makes anew only what is damaged"
         )
     return manifest
+
+
+def _check_lists(folder: Path, source: Source, manifest: dict, progress: Say | None) -> None:
+    """Read the source of images that were prepared before there was this list of digests."""
+    items = [(split, item) for split in SPLITS for item in source.items[split]]
+    bad, bar = [], Progress("checked against the list of digests", len(items), "images", to=progress)
+    for split, item in items:
+        try:
+            source.read(item.place)
+        except BadImageError:
+            if item.key not in manifest["dropped"][split]:
+                bad.append(item.key)
+        bar.add(1)
+    bar.close()
+    if bad:
+        raise DataError(
+            f"{folder}: {len(bad):,} prepared images do not have the digests listed for them since, the first is "
+            f"{bad[0]}: get them or the list again, or delete {folder / 'manifest.json'} and prepare without them"
+        )
 
 
 def _refuse_another(folder: Path, found: dict, asked: dict) -> None:
@@ -105,22 +141,25 @@ def _preflight(folder: Path, source: Source, data: Data, workers: int | None, pr
     if needed > there + free:
         raise OSError(errno.ENOSPC, f"{needed - there:,} more bytes are needed, {free:,} are free")
     if progress:
-        seconds = images * _seconds_per_image(source, data) / processes(workers, images)
+        number = processes(workers, images)
+        seconds = images * _seconds_per_image(source, data, is_quick(images, number)) / number
         progress(
             f"{data.source} at {data.image_size} px: {images:,} images, {needed / 1e6:,.0f} MB in {folder} "
             f"({free / 1e6:,.0f} MB are free), about {seconds / 60:,.0f} min to decode"
         )
 
 
-def _seconds_per_image(source: Source, data: Data, tried: int = 16) -> float:
+def _seconds_per_image(source: Source, data: Data, quick: bool, tried: int = 16) -> float:
     """Reading and decoding, measured on images of the whole training split, or on those that are read together."""
     items = source.items["train"]
     sample = items[:: max(1, len(items) // tried)][:tried]
     if source.group:
         first = min(source.group(item.place) for item in items)
         sample = [item for item in items if source.group(item.place) == first]
+    if quick and data.resize == "adm":
+        quick_adm()  # compiles, which is done once
     start = time.monotonic()
     for item in sample:
         with contextlib.suppress(BadImageError):
-            to_array(source.read(item.place), item.name, data.image_size, data.resize)
+            to_array(source.read(item.place), item.name, data.image_size, data.resize, quick)
     return (time.monotonic() - start) / len(sample)

@@ -176,7 +176,8 @@ def norms(study: Study) -> Verdict:
         fits = 0.5 * ours < least < ours
         evidence += (
             f" The least norm of {codes} codes in the first row of our runs' logs is {number(least, 3)}, where "
-            f"√(D/3)/K is {number(ours, 3)} (width {width(results)}). Whether this causes C2 is judged there."
+            f"√(D/3)/K is {number(ours, 3)} (width {width(results)}). Whether it makes training "
+            "unstable is claim “C2, its cause”."
         )
         return Verdict(CONFIRMED if fits else REFUTED, evidence, {"position": position, "row": row, "least": least},
                        named(results, "vq", *AXES), ("stability",))  # fmt: skip

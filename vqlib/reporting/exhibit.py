@@ -23,8 +23,8 @@ SETTINGS = {  # of a run, in words
     "device": "device {}",
     "precision": "trained in {}, evaluated in float32",
     "torch": "torch {}",
-    "code": "training code of digest {}",
-    "data": "data of digest {}",
+    "code": "code that trains the model, by digest: {}",
+    "data": "data, by digest: {}",
 }
 
 
@@ -83,7 +83,7 @@ def _settings(results: Results, runs: list[str]) -> Iterator[tuple[str, int]]:
         for run in runs:
             of.setdefault(plain(results.evaluations[run]["provenance"].get(key)), []).append(run)
         if len(of) > MOST_VALUES:
-            told = f"{len(of)} values, in tables/runs.csv"
+            told = f"{len(of)} values (column provenance.{key} of tables/runs.csv)"
         elif len(of) == 1:
             told = next(iter(of))
         else:

@@ -36,7 +36,6 @@ def models(results: Results) -> Exhibit:
         "bpp": "rate.bpp_32bit",
         "bpp at 8 bits": "rate.bpp_8bit",
         "MSE at 8 bits": "test.mse_8bit",
-        "bpp, codes alone": "rate.bpp_codes",
         "bpp, bitstream": "rate.bpp_bitstream",
         "perplexity": "test.perplexity",
         "codes used": "test.codebook_usage",
@@ -70,13 +69,16 @@ def reconstructions(results: Results) -> Exhibit:
     models = [model for model in results.models if not many or family(model) != "intervention"]
     first = {model: results.runs_of(model)[0] for model in models}
     rows = {}
-    for model, run in first.items():
-        psnr, bpp = results.evaluations[run]["test"]["psnr"], results.evaluations[run]["rate"]["bpp_32bit"]
-        rows[f"{model}\n{number(psnr)} dB, {number(bpp)} bpp"] = results.strips[run][1]
+    for run in first.values():
+        test, rate = results.evaluations[run]["test"], results.evaluations[run]["rate"]
+        psnr = test.get("psnr_8bit") or test["psnr"]  # nothing to round where all is discrete
+        rows[f"{run}\n{number(psnr)} dB, {number(rate['bpp_8bit'])} bpp"] = results.strips[run][1]
     originals = results.strips[first[models[0]]][0]
     caption = (
         "Test images and what every model makes of them (the paper's Figures 2 and 3), the same images in each row. "
-        "PSNR is the run's on the whole test split, bpp its nominal rate with continuous latents as 32-bit floats."
+        "Names are those of runs: `vq-0` is seed 0 of `vq`, so its PSNR, over the whole test split, is not the mean "
+        "over seeds. PSNR and nominal rate (bpp) are with continuous latents rounded to 8 bits each, which the "
+        "pictures are not."
     )
     figure = figures.reconstructions(originals, rows)
     return figure_of("reconstructions", "Reconstructions", figure, caption, results, *first.values())
@@ -152,7 +154,7 @@ def projected_training(results: Results) -> Exhibit | None:
         "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
         "its test split."
-        f"{listed(' Highest step of the second half, in medians of such steps of its logging intervals:', peaks)} "
+        f"{listed(' Worst step of the second half over a typical one (the median over logging intervals):', peaks)} "
         f"{_differences(results)}"
     )
     figure = figures.training_curves(history, palette(results.variants), references)
@@ -190,6 +192,7 @@ def all_exhibits(results: Results) -> dict[str, Exhibit]:
         models,
         rate_exhibits.rate_distortion,
         rate_exhibits.rates,
+        rate_exhibits.precisions,
         rate_exhibits.bd_rates,
         study_exhibits.controls,
         reconstructions,

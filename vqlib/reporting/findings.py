@@ -2,9 +2,9 @@
 
 A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
 its seeds (``vq.test.mse``) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may
-stand around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. In a text over
-several experiments the name of one stands before a run or variant (``tiny_imagenet_32_small/vq.test.mse``), and
-``C1.ratio`` or ``C1.verdict`` is a claim's.
+stand around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are
+shown, or as many as ``{{ vq.test.psnr | 3 }}`` asks for. In a text over several experiments the name of one stands
+before a run or variant (``tiny_imagenet_32_small/vq.test.mse``), and ``C1.ratio`` or ``C1.verdict`` is a claim's.
 """
 
 import math
@@ -21,6 +21,7 @@ from vqlib.reporting.tables import number
 
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 OPERATORS = {"/": operator.truediv, "*": operator.mul, "+": operator.add, "-": operator.sub}
+DIGITS = ("1", "2", "3", "4", "5", "6")
 
 
 def fill_in(text: str, results: Results, where: str) -> str:
@@ -29,7 +30,7 @@ def fill_in(text: str, results: Results, where: str) -> str:
     Raises:
         ReportError: a placeholder names something that the results do not hold.
     """
-    return PLACEHOLDER.sub(lambda match: _value(match[1].split(), match[0], results, where, _look_up), text)
+    return PLACEHOLDER.sub(lambda match: _value(match[1], match[0], results, where, _look_up), text)
 
 
 def fill_in_study(text: str, experiments: Sequence[Results], where: str) -> str:
@@ -56,7 +57,7 @@ def fill_in_study(text: str, experiments: Sequence[Results], where: str) -> str:
             raise ReportError(f"{where}: {path} is not in the results{nearest(name, [*by_name, *verdicts])}")
         return float(path)
 
-    return PLACEHOLDER.sub(lambda match: _value(match[1].split(), match[0], None, where, look_up), text)
+    return PLACEHOLDER.sub(lambda match: _value(match[1], match[0], None, where, look_up), text)
 
 
 def _is_plain(path: str) -> bool:
@@ -67,10 +68,15 @@ def _is_plain(path: str) -> bool:
     return True
 
 
-def _value(words: list[str], placeholder: str, results: Results | None, where: str, look_up: Callable) -> str:
+def _value(asked: str, placeholder: str, results: Results | None, where: str, look_up: Callable) -> str:
+    expression, bar, wanted = asked.partition("|")
+    if bar and wanted.strip() not in DIGITS:
+        raise ReportError(f"{where}: {placeholder} must have a number of digits after the bar: {' '.join(DIGITS)}")
+    digits = int(wanted) if bar else 4
+    words = expression.split()
     if len(words) == 1:
         value = look_up(words[0], results, where)
-        return value if isinstance(value, str) else number(value)
+        return value if isinstance(value, str) else number(value, digits)
     if len(words) != 3 or words[1] not in OPERATORS:
         raise ReportError(f"{where}: {placeholder} must be one value, or two around one of {' '.join(OPERATORS)}")
     left, right = (look_up(word, results, where) for word in (words[0], words[2]))
@@ -78,7 +84,7 @@ def _value(words: list[str], placeholder: str, results: Results | None, where: s
         raise ReportError(f"{where}: {placeholder} calculates with text; both sides must be numbers")
     if words[1] == "/" and right == 0:
         raise ReportError(f"{where}: {placeholder} divides by zero")
-    return number(float(OPERATORS[words[1]](left, right)))
+    return number(float(OPERATORS[words[1]](left, right)), digits)
 
 
 def _look_up(path: str, results: Results, where: str) -> float | int | str:

@@ -6,16 +6,17 @@ same bytes.
 
 from pathlib import Path
 
+import pandas as pd
+
 from vqlib.files import write_atomically
-from vqlib.params import ROOT, experiment_names
+from vqlib.params import experiment_names
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibit import Exhibit, shared
-from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.html import anchor, page
 from vqlib.reporting.judging import judges
-from vqlib.reporting.results import Results, load_results
+from vqlib.reporting.results import Results
 from vqlib.reporting.style import image_bytes
 from vqlib.reporting.tables import Table, plain
 
@@ -26,15 +27,14 @@ experiments on ImageNet's images are for those.
 """
 
 
-def write_report(experiment: str, root: Path = ROOT) -> Path:
+def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
     """Write reports/<experiment>/ and return that folder. Files of an earlier report that this one lacks are removed.
 
+    ``exhibits`` are all_exhibits(results), by label.
+
     Raises:
-        ParameterError: there is no such experiment.
-        ReportError: results are missing or damaged, or FINDINGS.md asks for a number that they do not hold.
+        ReportError: FINDINGS.md asks for a number that the results do not hold.
     """
-    results = load_results(experiment, root)
-    exhibits = all_exhibits(results)
     markdown = report_markdown(results, exhibits)
     files: dict[str, bytes] = {"README.md": markdown.encode()}
     for exhibit in exhibits.values():
@@ -47,7 +47,7 @@ def write_report(experiment: str, root: Path = ROOT) -> Path:
         found, link = judge_all([results]), linked(exhibits, where="../README.md")
         for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
             files |= table_files(verdicts.verdict_table(claims, found, link), name)
-    files["tables/runs.csv"] = results.runs.to_csv(index=False, lineterminator="\n").encode()
+    files["tables/runs.csv"] = single_values(results.runs).to_csv(index=False, lineterminator="\n").encode()
     images = {name: content for name, content in files.items() if name.endswith(".png")}
     files["report.html"] = page(results.experiment.title, markdown, images).encode()
 
@@ -58,6 +58,11 @@ def write_report(experiment: str, root: Path = ROOT) -> Path:
         if path.relative_to(folder).as_posix() not in files:
             path.unlink()
     return folder
+
+
+def single_values(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns that hold lists, such as the use of each code: a CSV has no form for them."""
+    return runs[[name for name in runs if not runs[name].map(lambda cell: isinstance(cell, (list, dict))).any()]]
 
 
 def judged(results: Results, exhibits: dict[str, Exhibit]) -> str:
@@ -82,14 +87,15 @@ def linked(exhibits: dict[str, Exhibit], where: str = "") -> verdicts.Link:
 
 def report_markdown(results: Results, exhibits: dict[str, Exhibit]) -> str:
     """The text of the report; ``exhibits`` by label, as ``all_exhibits`` returns them."""
-    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), judged(results, exhibits)]
-    parts.append(findings(results))
+    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), findings(results)]
+    parts.append(judged(results, exhibits))
     parts += [f"## {exhibit.heading}\n\n{exhibit.markdown(label)}" for label, exhibit in exhibits.items()]
     parts += [verdicts.rules()] if judges([results]) else []
     parts.append(
         "## Files\n\n"
         "[figures/](figures/) holds every figure as PNG and PDF, [tables/](tables/) every table as CSV, LaTeX and "
-        "Markdown. tables/runs.csv has every number of every run.\n"
+        "Markdown. tables/runs.csv has the numbers of every run; what is a list, such as the use of each code, is in "
+        f"`results/{results.experiment.name}/` alone.\n"
     )
     return "\n".join(part for part in parts if part)
 

@@ -17,7 +17,7 @@ def controls(results: Results) -> Exhibit | None:
     chosen = [model for model in results.models if family(model) in ("control", "ours")]
     if not chosen or "vq" not in results.models:
         return None
-    models = ["vq", *(model for model in ("projected", "projected_rows") if model in results.models), *chosen]
+    models = ["vq", *(model for model in results.models if family(model) == "projected"), *chosen]
     rows = []
     for model in models:
         found = results.ratio(model, "vq")
@@ -28,13 +28,13 @@ def controls(results: Results) -> Exhibit | None:
     frame = pd.DataFrame(rows)
     frame["bpp"] = frame["bpp"].fillna(frame["model"].map(lambda model: results.mean(model, "rate.bpp_codes")))
     caption = (
-        "How much a healthy codebook gives for free, and what more bits give: test MSE over that of `vq`, with the "
-        "nominal rate (continuous numbers at 8 bits) and the perplexity of the codes. The dotted lines are the error "
-        "of `vq` and half of it, which the paper claims for its projection. Intervals (95 %, Welch) where both have "
-        "three seeds."
+        "What a healthy codebook gives at the same nominal rate, and what more bits give: test MSE over that of `vq`, "
+        "with the nominal rate (continuous numbers at 8 bits) and the perplexity of the codes. The dotted lines are "
+        "the error of `vq` and half of it, which the paper claims for its projection. Intervals (95 %, Welch) where "
+        "both have three seeds."
     )
     figure = study_figures.controls(frame, palette(results.variants))
-    return figure_of("controls", "What a healthy codebook gives for free", figure, caption, results,
+    return figure_of("controls", "What a healthy codebook gives at the same nominal rate", figure, caption, results,
                      *results.runs_of(*models))  # fmt: skip
 
 
@@ -77,13 +77,14 @@ def stability(results: Results) -> Exhibit | None:
     peaks = {model: f"{int((part['late_peaks'] > 0).sum())} of {len(part)}"
              for model, part in shown.groupby("variant", sort=False)}  # fmt: skip
     caption = (
-        "Stability in training, a dot for every run: the highest single step of the second half in medians of such "
-        "highest steps, the highest gradient norm in means of its logging interval, and the least norm of a code in "
-        "use. The interventions change only how the gradient passes the projection (`_detached`), what is divided by "
+        "A dot for every run. Left: the worst step in the second half of training, divided by a typical worst step "
+        "(the median over logging intervals); above 3 it counts as a late peak. Middle: the highest gradient norm of a "
+        "logging interval, divided by the mean of that interval. Right: the least norm of a code in use. The "
+        "interventions change only how the gradient passes the projection (`_detached`), what is divided by "
         f"(`_guard`) or the codes' norm (`_unit`).{listed(' Runs with a late peak:', peaks)}"
     )
     figure = study_figures.stability(shown, palette(results.variants))
-    return figure_of("stability", "What makes training unstable", figure, caption, results, *shown["run"])
+    return figure_of("stability", "Stability in training", figure, caption, results, *shown["run"])
 
 
 def stability_table(results: Results) -> Exhibit | None:
@@ -105,9 +106,9 @@ def stability_table(results: Results) -> Exhibit | None:
                                  "median_burst": middle["burst"], "greatest_burst": part["burst"].max(),
                                  "least_norm_in_use": part["least_used_norm"].min()})  # fmt: skip
     caption = (
-        "The numbers behind it, over the runs of a model. Highest step: of the second half, in medians of the highest "
-        "steps of logging intervals; a late peak is one above 3. Burst: highest over mean gradient norm of a logging "
-        "interval."
+        "The numbers behind it, over the runs of a model. Highest step: the worst of the second half, divided by a "
+        "typical worst step (the median over logging intervals); a late peak is one above 3. Burst: highest over mean "
+        "gradient norm of a logging interval."
     )
     return table_of("stability", "Stability as numbers", shown, values, caption, results, *table["run"])
 
@@ -171,7 +172,8 @@ def gains(results: Results) -> Exhibit | None:
     caption = (
         "Distribution of the gains on the test split, the first seed of every model. A gain of 1 is the code itself, "
         "so the width of the left curves is what projection adds to `vq`; quantised gains are as the decoder's table "
-        "has them, in shares of an even use."
+        "has them, in shares of an even use. A histogram has 64 bins from a model's least gain to its greatest, so "
+        "outliers, which the axis leaves out, make them wide."
     )
     figure = study_figures.gain_distributions(*frames, palette(results.variants))
     return figure_of("gains", "Distribution of the gains", figure, caption, results, *results.runs_of(*models))
@@ -203,4 +205,9 @@ def learning_rates(results: Results) -> Exhibit | None:
         "Least validation MSE at every learning rate that was tried (mean over seeds where there are several). Rates "
         "are chosen on the validation split; a least at the edge of a grid says that a better one may lie beyond."
     )
+    used = {model: " or ".join(f"{rate:g}" for rate in dict.fromkeys(runs["learning_rate"]))
+            for model, runs in results.runs.groupby("variant", sort=False)}  # fmt: skip
+    usual = max(used.values(), key=list(used.values()).count)
+    others = "".join(f", of `{model}` at {rate}" for model, rate in used.items() if rate != usual)
+    caption += f" Every other figure and table has the runs at {usual}{others}."
     return table_of("learning_rates", "Learning rates", shown, values, caption, results, *tried["run"])

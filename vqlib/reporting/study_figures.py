@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vqlib.reporting.figures import by_family, log_axis
-from vqlib.reporting.style import BEHIND, WIDTH, marker, styled
+from vqlib.reporting.style import WIDTH, marker, styled
 from vqlib.reporting.tables import number
 
 ACROSS = 2  # panels in a row
@@ -27,11 +27,11 @@ def codebook_usage(shares: pd.DataFrame, colours: dict[str, str]) -> Figure:
     down = -(-len(rows) // across)
     figure = Figure(figsize=(WIDTH, 2.8 if down == 1 else 1.9 * down), layout="constrained")
     panels = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
+    means = shares.groupby(["model", "rank"])["share"].mean()
+    means = means[means > 0]
     for ax, (title, models) in zip(panels, rows.items(), strict=False):
         for model in models:
-            mean = shares[shares["model"] == model].groupby("rank")["share"].mean()
-            mean = mean[mean > 0]
-            ax.plot(mean, color=colours[model], marker=marker(model, colours), markersize=3, markevery=0.15)
+            ax.plot(means[model], color=colours[model], marker=marker(model, colours), markersize=3, markevery=0.15)
         ax.set_title(title, loc="left")
         keys = [Line2D([], [], color=colours[model], marker=marker(model, colours), markersize=3, label=model)
                 for model in models]  # fmt: skip
@@ -43,7 +43,7 @@ def codebook_usage(shares: pd.DataFrame, colours: dict[str, str]) -> Figure:
         ax.set_axis_off()
     if len(rows) > across and len(rows) % across:  # nothing stands under the last column
         panels[len(rows) - across].tick_params(labelbottom=True)
-    panels[0].set_ylim(bottom=max(shares["share"][shares["share"] > 0].min(), 1e-8) / 2)
+    panels[0].set_ylim(bottom=max(means.min(), 1e-8) / 2)
     return figure
 
 
@@ -57,7 +57,7 @@ def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[
     """
     kinds = [(frame, *words) for frame, *words in (
         (gains, "middle", "density", "gain", "density", "continuous gains"),
-        (levels, "place", "share", "level, from the least to the greatest", "share times number of levels",
+        (levels, "place", "share", "gain level (0 = least, 1 = greatest)", "share, relative to even use",
          "quantised gains")) if not frame.empty]  # fmt: skip
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     axes = figure.subplots(1, len(kinds), squeeze=False)[0]
@@ -65,7 +65,9 @@ def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[
         for model in dict.fromkeys(frame["model"]):
             own = frame[frame["model"] == model]
             first = own[own["run"] == own["run"].iloc[0]]  # edges differ between the seeds
-            ax.plot(first[x], first[y], color=colours[model], drawstyle="steps-mid", label=model)
+            half = first[x].diff().mean() / 2
+            edges = [*(first[x] - half), first[x].iloc[-1] + half]
+            ax.stairs(first[y], edges, baseline=None, color=colours[model], linewidth=1.2, label=model)
         ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.set_title(title, loc="left")
         ax.set_ylim(bottom=0)
@@ -78,13 +80,14 @@ def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[
 
 
 def _bulk(gains: pd.DataFrame) -> tuple[float, float]:
-    """From the least 1st to the greatest 99th percentile of the models, so that far outliers do not set the scale."""
+    """From the least 1st to the greatest 99th percentile of the models and a quarter more at each end: far outliers do
+    not set the scale."""
     ends = []
     for _, own in gains.groupby("run", sort=False):
         below, middle = (own["density"].cumsum() / own["density"].sum()).to_numpy(), own["middle"].to_numpy()
         ends.append([middle[(below >= share).argmax()] for share in (0.01, 0.99)])
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+    return low - 0.25 * (high - low), high + 0.25 * (high - low)
 
 
 @styled
@@ -135,8 +138,8 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
         table: columns variant, rise, burst, least_used_norm and late_peaks, a row per run.
     """
     panels = {
-        "rise": "highest step of the second half,\nin medians (a peak: above 3)",
-        "burst": "highest gradient norm, in means\nof its interval (a burst: above 10)",
+        "rise": "worst step of the second half over\na typical one (a peak: above 3)",
+        "burst": "highest gradient norm over the mean\nof its interval (a burst: above 10)",
         "least_used_norm": "least norm of a code in use\nafter a tenth of training",
     }
     panels = {column: label for column, label in panels.items() if table[column].notna().any()}
@@ -171,17 +174,18 @@ def controls(rows: pd.DataFrame, colours: dict[str, str]) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(rows)), layout="constrained")
     ax = figure.subplots()
+    end = max(1.0, rows[["ratio", "high"]].max().max())  # the words stand right of every bar and line
     for place, row in enumerate(rows.to_dict("records")):
         error = None if np.isnan(row["low"]) else [[row["ratio"] - row["low"]], [row["high"] - row["ratio"]]]
         colour = colours[row["model"]]
         ax.barh(place, row["ratio"], 0.6, color=colour, alpha=0.85, xerr=error, error_kw={"linewidth": 0.8})
-        perplexity = "" if np.isnan(row["perplexity"]) else f", perplexity {number(row['perplexity'], 3)}"
-        end = row["ratio"] if error is None else row["high"]
-        ax.annotate(f"{number(row['ratio'], 3)} at {number(row['bpp'], 3)} bpp{perplexity}", (end, place), (4, 0),
-                    textcoords="offset points", va="center", fontsize=6.5, bbox=BEHIND)  # fmt: skip
+        perplexity = "" if np.isnan(row["perplexity"]) else f", perplexity {number(row['perplexity'])}"
+        ax.annotate(f"{number(row['ratio'])} at {number(row['bpp'])} bpp{perplexity}", (end, place), (6, 0),
+                    textcoords="offset points", va="center", fontsize=6.5)  # fmt: skip
     _halves(ax, len(rows))
     ax.set_yticks(range(len(rows)), rows["model"])
-    ax.set_xlim(0, max(1.0, rows["ratio"].max()) * 1.45)
+    ax.set_xlim(0, 1.45 * end)
+    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= end])
     ax.set_xlabel("test MSE over that of vq")
     return figure
 

@@ -7,26 +7,30 @@ import pandas as pd
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS
 from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.html import anchor
-from vqlib.reporting.judging import Claim, Verdict
+from vqlib.reporting.judging import OPEN, Claim, Verdict
 from vqlib.reporting.tables import NOTHING, Table
 
+RULES = "The rules of the verdicts"
+NOT_YET = "open, and what would settle it"
 Link = Callable[[str, str], str | None]  # (experiment, exhibit's name) -> Markdown, None where the report lacks it
 
 
 def verdict_table(
     claims: Sequence[Claim], found: Mapping[str, Verdict], link: Link, experiments_named: bool = False
 ) -> Table:
-    """A row for every claim: what it says, the verdict, its evidence with runs and figures or tables.
+    """A row for every claim: what it says, the verdict, its evidence with runs and figures or tables; open ones last.
 
     ``experiments_named`` is for a page over several: then the experiment of the runs is said.
 
     Raises:
         KeyError: a claim has no verdict.
     """
+    claims = sorted(claims, key=lambda claim: found[claim.name].said == OPEN)
+    groups = tuple(NOT_YET if found[claim.name].said == OPEN else "" for claim in claims)
     shown = pd.DataFrame(
         {
-            "": f"**{claim.name}**",
-            "claim": claim.statement,
+            "claim": f"**{claim.name}**",
+            "what it says": claim.statement,
             "verdict": f"**{found[claim.name].said}**",
             "evidence": found[claim.name].evidence,
             "runs": runs_told(found[claim.name], experiments_named),
@@ -46,7 +50,7 @@ def verdict_table(
         }
         for claim in claims
     )
-    return Table(shown, values, words=True)
+    return Table(shown, values, groups, words=True)
 
 
 def runs_told(verdict: Verdict, experiments_named: bool) -> str:
@@ -76,9 +80,6 @@ def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = 
             "before the runs had ended (LOG.md, 2026-11-24).\n",
         ]
     )
-
-
-RULES = "The rules of the verdicts"
 
 
 def rules() -> str:

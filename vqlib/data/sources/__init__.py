@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from vqlib.errors import DataError
-from vqlib.params import Data
+from vqlib.errors import DataError, ParameterError
+from vqlib.params import Data, raw_path
 from vqlib.progress import Say
 
 MAX_BYTES = 64 * 2**20  # of one image file; a larger one is no image of ImageNet's
+
+
+class SourceGoneError(DataError):
+    """Nothing of the source is there."""
 
 
 class Item(NamedTuple):
@@ -44,6 +48,8 @@ class Source:
     group: Callable[[Any], Any] | None = None  # place -> what is read as a whole to get at it; None: the image alone
     whole: bool = False  # every image can be read: one that cannot ends the preparation instead of being dropped
     odd: Mapping[str, frozenset[str]] = field(default_factory=dict)  # kind -> the names that it has outside of test
+    check: Callable[[], None] = lambda: None  # reads large files for their digests; raises DataError
+    lists: str = ""  # sha256 of the list of digests that ``read`` checks images by; "" without one
 
 
 def resolve(data: Data, root: Path, say: Say | None = None) -> Source:
@@ -57,13 +63,22 @@ def resolve(data: Data, root: Path, say: Say | None = None) -> Source:
     items = {**source.items, "train": train}
     if "validation" not in items:
         items["train"], items["validation"] = carve_validation(train, data.validation_every)
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation"):
         if not items[split]:
             raise DataError(
                 f"{data.source} has no {split} images with limit {data.limit} and "
                 f"validation_every {data.validation_every}; raise data.limit"
             )
     return replace(source, items=items)
+
+
+def place_of(data: Data, root: Path) -> Path:
+    """The file or folder that ``data.path`` names. Raises ParameterError where it is null."""
+    if data.path is None:
+        raise ParameterError(
+            f"data.path is null; for the source {data.source} it must be a path such as data/raw/{data.source}"
+        )
+    return raw_path(data.path, root)
 
 
 def first(items: list[Item], limit: int | None) -> list[Item]:
@@ -75,7 +90,8 @@ def first(items: list[Item], limit: int | None) -> list[Item]:
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
-    return [(int(part), part) if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+    parts = enumerate(re.split(r"([0-9]{1,9})", name))  # int() refuses thousands of digits
+    return [(int(part), part) if place % 2 else (0, part) for place, part in parts]
 
 
 def by_class(items: list[Item]) -> list[tuple[str, list[Item]]]:

@@ -6,16 +6,17 @@ Whatever the layout, labels are indices of sorted wnids, the items are the same,
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vqlib.data.sources import MAX_BYTES, Item, Source, digests, parquet, tars
-from vqlib.data.sources.listing import Expected, Listed, whole_or_partial
+from vqlib.data.sources import MAX_BYTES, Item, Source, SourceGoneError, digests, parquet, place_of, tars
+from vqlib.data.sources.listing import Expected, Listed, some, whole_or_partial
 from vqlib.data.sources.validation import label_flat
 from vqlib.data.sources.wnid_tree import list_tree
-from vqlib.errors import DataError, ParameterError
-from vqlib.params import Data, raw_path
-from vqlib.progress import Say
+from vqlib.errors import DataError
+from vqlib.params import Data
+from vqlib.progress import Progress, Say
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 MD5 = {TRAIN_TAR: "1d675b47d978889d74fa0da5fadfb00e", VAL_TAR: "29b22e2961454d5413ddabcf34fc5622"}
@@ -40,76 +41,70 @@ def find(data: Data, root: Path, say: Say) -> Source:
     if not folder.exists() and (folder.parent / TRAIN_TAR).exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise DataError(
+        raise SourceGoneError(
             f"{folder} is missing: put ImageNet there as {', '.join(LAYOUTS)} (data/README.md has the files of each), "
             "or let the environment variable VQLIB_RAW name the folder that stands in for data/raw"
         )
     found = [name for name, layout in LAYOUTS.items() if layout.is_in(folder)]
     if len(found) != 1:
         lying = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
-        raise DataError(
+        inside = [sub for sub in sorted(folder.iterdir()) if any(layout.is_in(sub) for layout in LAYOUTS.values())]
+        hint = f"; {inside[0]} holds one: let data.path name that folder" if inside and not found else ""
+        raise (DataError if found else SourceGoneError)(
             f"{folder}: found {' and '.join(found) or 'no layout of ImageNet'} (there lie {lying or 'no files'}); "
-            f"expected is one of {', '.join(f'{name} ({layout.sign})' for name, layout in LAYOUTS.items())}"
+            f"expected is one of {', '.join(f'{name} ({layout.sign})' for name, layout in LAYOUTS.items())}{hint}"
         )
-    listed = LAYOUTS[found[0]].list(folder, data.partial)
+    listed = LAYOUTS[found[0]].list(folder, data.partial, say)
     source = whole_or_partial(listed, ILSVRC2012, data.partial, folder)
-    if found[0] == "archives":
-        _check_archives(folder, root, data.partial, say)
-    return source
+    if not listed.files:
+        return source
+    originals = MD5 if found[0] == "archives" and not data.partial else {}
+    memory = root / "data" / "prepared" / "digests.json"
+    return replace(source, check=lambda: digests.check_files(listed.files, folder, originals, memory, say))
 
 
-def place_of(data: Data, root: Path) -> Path:
-    """The folder that ``data.path`` names. Raises ParameterError where it is null."""
-    if data.path is None:
-        raise ParameterError(
-            f"data.path is null; for the source {data.source} it must be a folder such as data/raw/{data.source}"
-        )
-    return raw_path(data.path, root)
-
-
-def _archives(folder: Path, partial: bool) -> Listed:
+def _archives(folder: Path, partial: bool, say: Say) -> Listed:
     train_tar, val_tar = folder / TRAIN_TAR, folder / VAL_TAR
     if not val_tar.exists():
         raise DataError(f"{val_tar} is missing, while {TRAIN_TAR} is there; put both into that folder")
     train, flat = [], {}
+    bar = Progress(f"listed {TRAIN_TAR}", -(-train_tar.stat().st_size // 10**6), "MB", to=say)
     for inner in tars.members(train_tar, CLASS_TAR, MAX_CLASS_TAR):
         wnid = inner.name.removesuffix(".tar")
         for image in tars.members(train_tar, re.compile(rf"{wnid}_\d+\.JPEG"), MAX_BYTES, within=inner):
             train.append(Item(wnid, image.name, str(image.size), (0, image.offset, image.size)))
+        bar.update((inner.offset + inner.size) // 10**6)
+    bar.close()
     for image in tars.members(val_tar, VAL_NAME, MAX_BYTES):
         flat[image.name] = (str(image.size), (1, image.offset, image.size))
+    some(train, train_tar, "<wnid>.tar with <wnid>_<number>.JPEG in it")
+    some(flat, val_tar, "ILSVRC2012_val_<8 digits>.JPEG")
     test = label_flat(flat, folder, partial)
-    return Listed(train, test, functools.partial(tars.read_range, (str(train_tar), str(val_tar))))
+    read = functools.partial(tars.read_range, (str(train_tar), str(val_tar)))
+    return Listed(train, test, read, files=[train_tar, val_tar])
 
 
-def _check_archives(folder: Path, root: Path, partial: bool, say: Say) -> None:
-    """Digests of a list beside the archives, and without ``partial`` those of the original, once for each file."""
-    for name, original in MD5.items():
-        for digest in {*([] if partial else [original]), *_listed_digests(folder, name)}:
-            digests.check_archive(folder / name, digest, root / "data" / "prepared" / "digests.json", say)
+def _folder(folder: Path, partial: bool, say: Say, top: str = "") -> Listed:
+    return list_tree(folder / top, folder, TRAIN_NAME, partial, say)
 
 
-def _listed_digests(folder: Path, name: str) -> list[str]:
-    lists = [digests.listed_digests((folder / file).read_bytes()) for file in digests.LISTS if (folder / file).exists()]
-    return [digest_of[name] for digest_of in lists if name in digest_of]
-
-
-def _folder(folder: Path, partial: bool, top: str = "") -> Listed:
-    return list_tree(folder / top, folder, TRAIN_NAME, partial)
-
-
-def _parquet(folder: Path, partial: bool) -> Listed:
+def _parquet(folder: Path, partial: bool, say: Say) -> Listed:
     paths = parquet.shards(_shard_folder(folder))
-    train = list(parquet.rows(paths["train"], 0))
-    test = list(parquet.rows(paths["validation"], len(paths["train"])))
+    shards = paths["train"] + paths["validation"]
+    bar = Progress("listed", len(shards), "shards", to=say)
+    train = list(parquet.rows(paths["train"], 0, bar))
+    test = list(parquet.rows(paths["validation"], len(paths["train"]), bar))
+    bar.close()
+    some(train, folder, "rows of train-*.parquet")
+    some(test, folder, "rows of validation-*.parquet")
     labels = sorted({(item.wnid, label) for label, item in train + test})
     numbers = [label for _, label in labels]
     if len({wnid for wnid, _ in labels}) != len(labels) or numbers != sorted(set(numbers)):
         raise DataError(
             f"{folder}: labels are not in the order of wnids: {labels[:3]} ...; names or labels are mixed up"
         )
-    read = functools.partial(parquet.read_row, tuple(map(str, paths["train"] + paths["validation"])))
-    return Listed([item for _, item in train], [item for _, item in test], read, parquet.row_group)
+    read = functools.partial(parquet.read_row, tuple(map(str, shards)))
+    return Listed([item for _, item in train], [item for _, item in test], read, parquet.row_group, files=shards)
 
 
 def _shard_folder(folder: Path) -> Path:
@@ -121,7 +116,7 @@ class Layout(NamedTuple):
 
     sign: str  # what it is known by
     is_in: Callable[[Path], bool]
-    list: Callable[[Path, bool], Listed]
+    list: Callable[[Path, bool, Say], Listed]
 
 
 LAYOUTS = {

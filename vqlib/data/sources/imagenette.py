@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from vqlib.data.sources import Source
-from vqlib.data.sources.imagenet import place_of
+from vqlib.data.sources import Source, SourceGoneError, place_of
 from vqlib.data.sources.listing import Expected, whole_or_partial
 from vqlib.data.sources.wnid_tree import list_tree
 from vqlib.errors import DataError
@@ -22,12 +21,13 @@ def find(data: Data, root: Path, say: Say) -> Source:
         raise DataError(f"{folder}: data.path must end in one of {', '.join(SIZES)}, as torchvision names the folder")
     if not folder.is_dir():
         if not data.download:
-            raise DataError(
+            raise SourceGoneError(
                 f"{folder} is missing: extract {folder.name}.tgz there, or set data.download to true to let "
                 "torchvision download it from https://s3.amazonaws.com/fast-ai-imageclas"
             )
         _download(folder, say)
-    return whole_or_partial(list_tree(folder, folder, TRAIN_NAME, data.partial), IMAGENETTE, data.partial, folder)
+    listed = list_tree(folder, folder, TRAIN_NAME, data.partial, say)
+    return whole_or_partial(listed, IMAGENETTE, data.partial, folder)
 
 
 def _download(folder: Path, say: Say) -> None:

@@ -1,7 +1,7 @@
 """What a source lists, and whether that is all of it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Sized
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,8 @@ class Listed(NamedTuple):
     test: list[Item]
     read: Callable
     group: Callable | None = None  # as of a Source
+    lists: str = ""  # as of a Source
+    files: Sequence[Path] = ()  # large files that the images lie in
 
 
 class Expected(NamedTuple):
@@ -28,6 +30,14 @@ class Expected(NamedTuple):
     test: int
     test_per_class: int | None
     odd: Mapping[str, frozenset[str]] = {}  # as of a Source
+
+
+def some(images: Sized, where: Path, expected: str) -> None:
+    """Raises DataError where there are no images."""
+    if not images:
+        lying = sorted(path.name for path in where.iterdir()) if where.is_dir() else []
+        there = f" (there lie {', '.join(lying[:5]) or 'no files'})" if where.is_dir() else ""
+        raise DataError(f"{where}: no images were found as {expected}{there}; get what is missing, or name it so")
 
 
 def whole_or_partial(listed: Listed, expected: Expected, partial: bool, folder: Path) -> Source:
@@ -58,4 +68,5 @@ def whole_or_partial(listed: Listed, expected: Expected, partial: bool, folder: 
             f"in {expected.name} each has {expected.test_per_class}"
         )
     odd = {} if partial else expected.odd
-    return Source(classes, {"train": train, "test": test}, listed.read, listed.group, not partial, odd)
+    items = {"train": train, "test": test}
+    return Source(classes, items, listed.read, listed.group, not partial, odd, lists=listed.lists)

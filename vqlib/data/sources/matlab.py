@@ -6,7 +6,7 @@ from typing import Any
 
 from vqlib.errors import DataError
 
-MAX_BYTES = 2**26  # of a decompressed variable; meta.mat has less than a megabyte
+MAX_BYTES = 2**22  # of the file, and of all that it inflates to; as Python objects they take 50 times as much
 NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 MATRIX, COMPRESSED, UTF8, UTF16 = 14, 15, 16, 17
 STRUCT, CHAR = 2, 4  # classes of a matrix
@@ -19,12 +19,16 @@ def read_structs(content: bytes, name: str) -> list[dict[str, Any]]:
         DataError: the file is damaged, of another version, or has no such variable.
     """
     try:
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
         if content[126:128] != b"IM":
             raise ValueError("it is not of version 5, little-endian")
+        left = MAX_BYTES
         for kind, data in _elements(content[128:]):
             if kind == COMPRESSED:
-                inflate = zlib.decompressobj()
-                ((kind, data),) = _elements(inflate.decompress(data, MAX_BYTES))
+                inflated = zlib.decompressobj().decompress(data, left)
+                left = max(left - len(inflated), 1)  # 0 would be no limit
+                ((kind, data),) = _elements(inflated)
             found, value = _matrix(data) if kind == MATRIX else ("", None)
             if found == name and isinstance(value, list):
                 return value

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vqlib.data.sources import MAX_BYTES, Item
 from vqlib.errors import DataError
+from vqlib.progress import Progress
 
 SHARD = re.compile(r"(train|validation|test)-(\d{5})-of-(\d{5})(-[0-9a-f]+)?\.parquet")
 NAME = re.compile(r"(n\d{8}_\d+|ILSVRC2012_val_\d{8})(?:_(n\d{8}))?\.JPEG")
@@ -46,7 +47,7 @@ def shards(folder: Path) -> dict[str, list[Path]]:
     return {split: [of_split[number] for number in sorted(of_split)] for split, of_split in found.items()}
 
 
-def rows(paths: list[Path], first: int) -> Iterator[tuple[int, Item]]:
+def rows(paths: list[Path], first: int, bar: Progress) -> Iterator[tuple[int, Item]]:
     """(label, item) of every row; the shards are numbered from ``first`` on. Memory: one row group.
 
     Raises:
@@ -69,6 +70,7 @@ def rows(paths: list[Path], first: int) -> Iterator[tuple[int, Item]]:
                     raise DataError(f"{path}: {name} has {size:,} bytes; an image has at most {MAX_BYTES:,}")
                 wnid = match[2] or match[1].split("_")[0]
                 yield label, Item(wnid, f"{match[1]}.JPEG", str(size), (shard, group, row))
+        bar.add(1)
 
 
 def read_row(paths: tuple[str, ...], place: tuple[int, int, int]) -> bytes:

@@ -23,6 +23,12 @@ KINDS = {
     **{b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"5": "a folder"},
     **{b"6": "a fifo", b"L": "a long name", b"K": "a long link", b"S": "a sparse file"},
 }
+STARTS = {
+    b"\x1f\x8b": "is compressed by gzip, it must be the plain tar: decompress it with `gunzip`",
+    b"bzh": "is compressed by bzip2, it must be the plain tar: decompress it with `bunzip2`",
+    b"\xfd7zxz": "is compressed by xz, it must be the plain tar: decompress it with `unxz`",
+    b"<": "is a web page and no tar: the download went wrong; get the file again",
+}
 HARMLESS = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"}  # keys of PAX headers
 
 
@@ -47,6 +53,8 @@ def members(
     Raises:
         DataError: it is truncated or damaged, or holds anything else.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; it must be the archive itself, not what was extracted from it")
     if handle is None:
         with open(path, "rb") as file:
             yield from members(path, expected, largest, within, file.fileno())
@@ -56,6 +64,8 @@ def members(
     seen: set[str] = set()
     while True:
         header = os.pread(handle, BLOCK, offset)
+        if not seen:
+            _check_start(header, where)
         if offset + BLOCK > end:
             raise DataError(f"{where} is cut off after {len(seen):,} files: its closing zero blocks are missing")
         offset += BLOCK
@@ -69,12 +79,20 @@ def members(
             )
         if kind in (b"x", b"g"):
             _check_pax(os.pread(handle, min(size, MAX_PAX), offset), size, where)
-        elif kind != b"5" or name not in ("./", "."):  # how `tar -cf x.tar .` begins
+        elif kind == b"5" and (name in ("./", ".") or (name.endswith("/") and expected.fullmatch(name))):
+            pass  # `tar -cf x.tar .` begins with such a folder; only of the devkit any other is expected
+        else:
             name = name.removeprefix("./")
             _check_member(name, size, kind, expected, largest, seen, where)
             seen.add(name)
             yield Member(name, offset, size)
         offset += -(-size // BLOCK) * BLOCK
+
+
+def _check_start(header: bytes, where: str) -> None:
+    for start, what in STARTS.items():
+        if header.lstrip().lower().startswith(start):
+            raise DataError(f"{where} {what}")
 
 
 def _parse(header: bytes, where: str) -> tuple[str, int, bytes]:
@@ -98,11 +116,17 @@ def _check_member(
             f"{where}: {name[:80]!r} is {KINDS.get(kind, f'of kind {kind!r}')}; only plain files belong there"
         )
     if not expected.fullmatch(name):
-        raise DataError(f"{where}: {name[:80]!r} does not belong there; a name is like {expected.pattern}")
+        raise DataError(f"{where}: {name[:80]!r} does not belong there; a name must be {in_words(expected)}")
     if name in seen:
         raise DataError(f"{where}: {name} is in it twice")
     if size > largest:
         raise DataError(f"{where}: {name} has {size:,} bytes; there it has at most {largest:,}")
+
+
+def in_words(expected: re.Pattern[str]) -> str:
+    r"""``n\d{8}\.tar`` as ``n<8 digits>.tar``"""
+    words = {r"\d{8}": "<8 digits>", r"\d+": "<number>", ".*": "<path>", "\\": ""}
+    return functools.reduce(lambda text, code: text.replace(code, words[code]), words, expected.pattern)
 
 
 def _check_pax(content: bytes, size: int, where: str) -> None:

@@ -9,10 +9,11 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from vqlib.data.sources import Item, Source
+from vqlib.data.sources import Item, Source, SourceGoneError, place_of
+from vqlib.data.sources.digests import digest_of_list
 from vqlib.data.sources.trees import Tree, open_tree
-from vqlib.errors import DataError, ParameterError
-from vqlib.params import Data, raw_path
+from vqlib.errors import DataError
+from vqlib.params import Data
 from vqlib.progress import Say
 
 GET_IT = "237 MB from http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -22,23 +23,19 @@ WNID = re.compile(r"n\d{8}")
 
 def find(data: Data, root: Path, say: Say) -> Source:
     """List the zip at ``data.path``, or the folder there or at the same path without ``.zip``."""
-    if data.path is None:
-        raise ParameterError(
-            "data.path is null; for the source tiny_imagenet it must be a path such as data/raw/tiny-imagenet-200.zip"
-        )
-    path = raw_path(data.path, root)
+    path = place_of(data, root)
     if not path.exists() and path.with_suffix("").is_dir():
         path = path.with_suffix("")
     if not path.exists():
-        raise DataError(
+        raise SourceGoneError(
             f"{path} is missing: put Tiny ImageNet there, the zip or its folder ({GET_IT}), or let the "
             "environment variable VQLIB_RAW name the folder that holds it in place of data/raw"
         )
-    tree = open_tree(path, inside="train/")
+    tree = open_tree(path, inside="train/", say=say)
     train = _train(tree)
     test = _test(tree, set(train))
     items = {"train": [item for wnid in sorted(train) for item in train[wnid]], "test": test}
-    return Source(sorted(train), items, tree.read_place)
+    return Source(sorted(train), items, tree.read_place, lists=digest_of_list(tree.digests))
 
 
 def _train(tree: Tree) -> dict[str, list[Item]]:
@@ -53,7 +50,7 @@ def _train(tree: Tree) -> dict[str, list[Item]]:
             )
         if name:
             classes[wnid].append(tree.item(wnid, name, file))
-    expected = set(tree.read("wnids.txt").decode("utf-8", "replace").split()) if "wnids.txt" in tree.sizes else None
+    expected = set(tree.read("wnids.txt").decode("utf-8-sig", "replace").split()) if "wnids.txt" in tree.sizes else None
     if expected is not None and set(classes) != expected:
         raise DataError(f"{tree.path}: {_compare('classes in train/', set(classes), 'in wnids.txt', expected)}")
     return classes
@@ -62,7 +59,7 @@ def _train(tree: Tree) -> dict[str, list[Item]]:
 def _test(tree: Tree, classes: set[str]) -> list[Item]:
     if "val/val_annotations.txt" not in tree.sizes:
         raise DataError(f"{tree.path}: val/val_annotations.txt is missing, so the validation images have no labels")
-    lines = tree.read("val/val_annotations.txt").decode("utf-8", "replace").splitlines()
+    lines = tree.read("val/val_annotations.txt").decode("utf-8-sig", "replace").splitlines()
     wnid_of = {}
     for number, line in enumerate(lines, start=1):
         name, wnid = [*line.split("\t"), ""][:2]

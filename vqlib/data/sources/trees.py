@@ -4,15 +4,18 @@ import functools
 import os
 import re
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vqlib.data.images import BadImageError
 from vqlib.data.sources import MAX_BYTES, Item
-from vqlib.data.sources.digests import LISTS, fits, listed_digests
+from vqlib.data.sources.digests import LISTS, UNCHECKED, compare, fits, listed_digests
 from vqlib.errors import DataError
+from vqlib.progress import Progress, Say
+
+IMAGES = ("train/", "val/")  # where they lie
+MAX_LIST = 2**28  # bytes of a list of digests; that of ILSVRC2012 has 140 MB
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ class Tree:
             raise DataError(f"{self.path}: {file} has {self.sizes[file]:,} bytes; it may have at most {MAX_BYTES:,}")
 
 
-def open_tree(path: Path, inside: str) -> Tree:
+def open_tree(path: Path, inside: str, say: Say) -> Tree:
     """List a folder or a zip. Its top is where ``inside`` (such as ``train/``) lies: at once, or one folder down.
 
     Raises:
-        DataError: it cannot be read as what it is, or ``inside`` is not there.
+        DataError: it cannot be read as what it is, ``inside`` is not there, or a list of digests is one of other files.
     """
-    sizes = _folder_sizes(path) if path.is_dir() else _zip_sizes(path)
+    sizes = _folder_sizes(path, say) if path.is_dir() else _zip_sizes(path)
     at_top = re.compile(rf"((?:[^/]+/)??){re.escape(inside)}")
     tops = {match[1] for match in map(at_top.match, sizes) if match}
     if len(tops) != 1:
@@ -63,7 +66,19 @@ def open_tree(path: Path, inside: str) -> Tree:
     tree = Tree(path, top, under, {}, functools.partial(read_file if path.is_dir() else read_member, str(path)))
     for listing in LISTS:
         if listing in under:
-            tree.digests.update(listed_digests(tree.read(listing)))
+            tree.digests.update(listed_digests(_lines(tree, listing), path / top / listing))
+    if tree.digests:
+        images = {name for name in under if name.startswith(IMAGES) and name.endswith(".JPEG")}
+        lists = " and ".join(name for name in LISTS if name in under)
+        others = under.keys() - images  # may be listed or not
+        compare(
+            (name for name in tree.digests if name.startswith(IMAGES) and name not in others),
+            images,
+            f"{path / top}: {lists}",
+        )
+        say(f"{path}: each image is checked against {lists} as it is read")
+    elif path.is_dir():  # a zip has checksums of its own
+        say(f"{path}: {UNCHECKED}")
     return tree
 
 
@@ -93,7 +108,7 @@ def read_member(path: str, name: str) -> bytes:
     try:
         with archive.open(info) as member:
             content = member.read(info.file_size + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # damaged bytes make zipfile raise nearly anything
         raise DataError(f"{path} is damaged or not readable at {name} ({error}); get the file again") from None
     if len(content) != info.file_size:
         raise DataError(
@@ -107,7 +122,7 @@ def _archive(path: str, modified: int) -> zipfile.ZipFile:
     """An open zip, kept open; ``modified`` makes a replaced file another one."""
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError) as error:
+    except Exception as error:  # damaged bytes make zipfile raise nearly anything
         size = os.path.getsize(path)
         raise DataError(f"{path} ({size:,} bytes) is no whole zip file ({error}); get the file again") from None
 
@@ -123,17 +138,42 @@ def _zip_sizes(path: Path) -> dict[str, int]:
     return sizes
 
 
-def _folder_sizes(path: Path) -> dict[str, int]:
-    sizes = {}
-    for folder, _, files in os.walk(path):
+def _lines(tree: Tree, name: str) -> Iterator[bytes]:
+    """Of a list of digests."""
+    if tree.sizes[name] > MAX_LIST:
+        raise DataError(f"{tree.path}: {name} has {tree.sizes[name]:,} bytes; a list has at most {MAX_LIST:,}")
+    if tree.path.is_dir():
+        with open(tree.path / (tree.top + name), "rb") as file:
+            yield from file
+    else:
+        yield from tree.reader(tree.top + name).splitlines()
+
+
+def _folder_sizes(path: Path, say: Say) -> dict[str, int]:
+    """Links to folders are followed, each folder once."""
+    sizes, seen = {}, set()
+    bar = Progress(f"listed {path.name}", 1, "folders", to=say)
+    for folder, folders, files in os.walk(path, onerror=_cannot_be_read, followlinks=True):
+        state = os.stat(folder)
+        if (state.st_dev, state.st_ino) in seen:
+            raise DataError(f"{path}: {os.path.relpath(folder, path)} is a link to a folder that is there once already")
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = [name for name in folders if not _is_clutter(name)]
+        prefix = "" if folder == os.fspath(path) else os.path.relpath(folder, path).replace(os.sep, "/") + "/"
         for file in files:
-            name = os.path.relpath(os.path.join(folder, file), path).replace(os.sep, "/")
-            if _is_clutter(name):
+            if _is_clutter(file):
                 continue
             if not os.path.isfile(os.path.join(folder, file)):
-                raise DataError(f"{path}: {name} is not a regular file")
-            sizes[name] = os.path.getsize(os.path.join(folder, file))
+                raise DataError(f"{path}: {prefix}{file} is not a regular file")
+            sizes[prefix + file] = os.path.getsize(os.path.join(folder, file))
+        bar.total += len(folders)
+        bar.add(1)
+    bar.close()
     return sizes
+
+
+def _cannot_be_read(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}): make it readable, or remove it") from None
 
 
 def _is_clutter(name: str) -> bool:

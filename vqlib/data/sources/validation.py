@@ -1,23 +1,27 @@
 """Which class each validation image of ILSVRC2012 has: four ways in which that is written down."""
 
 import csv
+import gzip
 import io
+import os
 import re
-import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vqlib.data.sources import Item, matlab
+from vqlib.data.sources import Item, matlab, tars
 from vqlib.errors import DataError
 
 WNID = re.compile(r"n\d{8}")
 ALL = 50_000  # validation images
 MAX_BYTES = 2**24  # of one such file; the largest has 2 MB
+MAX_DEVKIT = 2**25  # of all files of the devkit together
 WNIDS, SOLUTION = "ILSVRC2012_val_wnids.txt", "LOC_val_solution.csv"
 DEVKIT, DEVKIT_TAR = "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12.tar.gz"
 TRUTH, META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
+IN_DEVKIT = re.compile(rf"{DEVKIT}/.*")
 EXPECTED = f"{DEVKIT_TAR} (or its folder), {WNIDS} (one wnid a line) or {SOLUTION}"
 
 
@@ -55,11 +59,14 @@ def label_flat(images: dict[str, tuple[str, Any]], folder: Path, partial: bool) 
 
 
 def _from_wnids(path: Path) -> dict[str, str]:
-    return _numbered(_read(path).decode("utf-8", "replace").split(), path)
+    return _numbered(_read(path).decode("utf-8-sig", "replace").split(), path)
 
 
 def _from_solution(path: Path) -> dict[str, str]:
-    rows = list(csv.reader(io.StringIO(_read(path).decode("utf-8", "replace"))))
+    try:
+        rows = list(csv.reader(io.StringIO(_read(path).decode("utf-8-sig", "replace"))))
+    except csv.Error as error:  # such as a quote that is never closed
+        raise DataError(f"{path} is no readable CSV ({error}); get the file again") from None
     if not rows or rows[0] != ["ImageId", "PredictionString"]:
         raise DataError(f"{path} must begin with the line ImageId,PredictionString")
     wnids = {f"{row[0]}.JPEG": (row[1].split() or [""])[0] for row in rows[1:] if len(row) == 2}
@@ -73,19 +80,23 @@ def _from_devkit(path: Path) -> dict[str, str]:
 
 
 def _from_devkit_tar(path: Path) -> dict[str, str]:
-    contents = {}
+    """No more than ``MAX_DEVKIT`` bytes are decompressed, and they are listed as guardedly as any other tar."""
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isreg() and member.name.endswith((TRUTH, META)) and member.size <= MAX_BYTES:
-                    contents[member.name.removeprefix("./").removeprefix(f"{DEVKIT}/")] = archive.extractfile(
-                        member
-                    ).read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path} is damaged ({error}); get the file again") from None
-    if set(contents) != {TRUTH, META}:
+        with gzip.open(path) as file:
+            content = file.read(MAX_DEVKIT + 1)
+    except (EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path} is damaged or no .tar.gz ({error}); get the file again") from None
+    if len(content) > MAX_DEVKIT:
+        raise DataError(f"{path} has more than {MAX_DEVKIT:,} bytes inside, so it is not what its name says")
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        listed = tars.members(path, IN_DEVKIT, MAX_BYTES, handle=file.fileno())
+        contents = {member.name: os.pread(file.fileno(), member.size, member.offset) for member in listed}
+    truth, meta = (contents.get(f"{DEVKIT}/{name}") for name in (TRUTH, META))
+    if truth is None or meta is None:
         raise DataError(f"{path} must hold {DEVKIT}/{TRUTH} and {DEVKIT}/{META}")
-    return _join(contents[TRUTH], contents[META], path)
+    return _join(truth, meta, path)
 
 
 READERS: dict[str, Callable[[Path], dict[str, str]]] = {
@@ -121,6 +132,8 @@ def _checked(wnids: dict[str, str], path: Path) -> dict[str, str]:
 
 
 def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise DataError(f"{path} must be a file, and is {'a folder' if path.is_dir() else 'missing'}")
     with open(path, "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
