@@ -25,6 +25,7 @@ def test_help_and_bad_arguments():
 
 
 def test_prepare_and_verify(tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test's; in a notebook progress is a bar
     experiment = load_experiment("sample").model_copy(update={"data": photos(), "root": tmp_path})
     monkeypatch.setattr(cli, "load_experiment", lambda name: experiment)
     assert cli.main(["prepare", "sample", "--workers", "1"]) == 0
