@@ -20,22 +20,26 @@ from torch import nn
 from vqlib import distributed, training
 from vqlib.bottlenecks import _frequency, frequency_released, gain_shape, library
 from vqlib.model import VQVAE, make_model
-from vqlib.params import Network
+from vqlib.params import Network, Variant
 from vqlib.training import train
 
 NETWORK = Network(width=6, num_embeddings=512)
 BUDGET = {"steps": 20, "batch_size": 8, "log_every": 7, "checkpoint_every": 5, "learning_rate": 1e-3}
-DRAWN = "drawn"  # vq, whose positions get noise
+# what no variant of params.yaml shows in so few steps: draws for every position, and rare codes in every batch
+EXTRA = {
+    "drawn": VARIANTS["vq"],
+    "released_4": VARIANTS["frequency_released_312"].model_copy(update={"options": {"num_frequent": 4}}),
+}
 TRAIN, VALIDATION = make_split(45, seed=1), make_split(300, size=8, seed=2, name="validation")
 
 
-def make_trial_model(name: str) -> VQVAE:
-    """The model of a run, without the biases of convolutions before a batch norm.
+def make_trial_model(variant: Variant) -> VQVAE:
+    """The model of a variant, without the biases of convolutions before a batch norm.
 
     That takes them out again, so their true gradient is zero: what is computed is rounding alone, which Adam divides
     by its own size. All else would agree to 1e-12 and these to nothing.
     """
-    model = make_model(NETWORK, VARIANTS[name])
+    model = make_model(NETWORK, variant)
     for chain in model.modules():
         if isinstance(chain, nn.Sequential):
             for layer, after in itertools.pairwise(chain):
@@ -59,11 +63,11 @@ def draw_per_position(model: VQVAE) -> VQVAE:
 def trained(name: str, **options):
     """(weights, history) of a variant, with this process's part of the work."""
     experiment = make_experiment(network=NETWORK, **BUDGET)
-    variant = "vq" if name == DRAWN else name
-    model = make_trial_model(variant)
+    run = make_run().model_copy(update={"variant": EXTRA.get(name) or VARIANTS[name]})
+    model = make_trial_model(run.variant)
     result = train(
-        experiment, make_run(variant), TRAIN, VALIDATION, torch.device("cpu"), torch.float64,
-        model=draw_per_position(model) if name == DRAWN else model, **options,
+        experiment, run, TRAIN, VALIDATION, torch.device("cpu"), torch.float64,
+        model=draw_per_position(model) if name == "drawn" else model, **options,
     )  # fmt: skip
     return {key: value.double() for key, value in result.weights.items()}, result.history
 
@@ -80,7 +84,7 @@ CONTROLS = {
     "log": (training, {"distributed": SimpleNamespace(**vars(distributed) | {"summed": alone, "added": alone})}, "vq"),
     "gain and shape": (gain_shape, {"summed": alone}, "gain_shape_2"),
     "frequencies": (_frequency, {"summed": alone}, "frequency_502"),
-    "frequencies as released": (frequency_released, {"summed": alone}, "frequency_released_312"),
+    "frequencies as released": (frequency_released, {"summed": alone}, "released_4"),
     "moving averages": (library, {"summed": alone}, "vq_ema"),
 }
 
@@ -95,7 +99,7 @@ def broken(control: str) -> Iterator[str]:
 
 def main(folder: Path, names: list[str], controls: bool) -> None:
     with distributed.joined("cpu"):
-        for name in CONTROLS if controls else names or [*KINDS, DRAWN]:
+        for name in CONTROLS if controls else names or [*KINDS, *EXTRA]:
             with broken(name) if controls else contextlib.nullcontext(name) as variant:
                 found = trained(variant)
             if distributed.rank() == distributed.size() - 1:  # any of them: all have the same

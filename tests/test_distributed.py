@@ -13,7 +13,7 @@ import distributed_trial
 import psutil
 import pytest
 import torch
-from distributed_trial import DRAWN
+from distributed_trial import EXTRA
 from faults.training_trials import write_prepared
 from support import KINDS, ONE_OF_EACH, VARIANTS
 
@@ -46,7 +46,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone():
-    return {name: distributed_trial.trained(name) for name in [*KINDS, DRAWN]}
+    return {name: distributed_trial.trained(name) for name in [*KINDS, *EXTRA]}
 
 
 def distance(a, b) -> float:
@@ -62,7 +62,7 @@ def distance(a, b) -> float:
 
 
 @pytest.mark.parametrize(
-    ("variant", "processes"), [*((name, "2") for name in [*KINDS, DRAWN]), *((name, "4") for name in ONE_OF_EACH)]
+    ("variant", "processes"), [*((name, "2") for name in [*KINDS, *EXTRA]), *((name, "4") for name in ONE_OF_EACH)]
 )
 def test_several_processes_train_what_one_does(folders, alone, variant, processes):
     found = torch.load(folders[processes] / f"{variant}.pt")

@@ -15,6 +15,7 @@ from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import Results, load_results, tables
+from vqlib.reporting.study_exhibits import learning_rates
 from vqlib.reporting.verdicts import verdict_table
 
 ALL = [claim.name for claim in (*CLAIMS, *DISAGREEMENTS)]
@@ -250,6 +251,15 @@ def test_the_table_holds_every_verdict_and_refuses_to_miss_one(study):
 def test_what_was_found_stands_before_the_verdicts(study):
     titles = re.findall(r"^## (.*)", report_markdown(study.results(SMALL), {}), re.MULTILINE)
     assert titles[:2] == ["Findings", "What became of each claim"]
+
+
+def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
+    exhibit = learning_rates(study.results(SWEEP))
+    row = exhibit.content.shown.set_index("model").loc["`vq`"]
+    assert list(row.index) == ["0.0005", "0.001", "0.002", "0.004", "least at"]
+    assert row[row["least at"].split()[0]].startswith("**")
+    assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
+    assert learning_rates(study.results(SMALL)) is None
 
 
 def test_consecutive_seeds_are_told_as_one():

@@ -212,6 +212,20 @@ def test_learning_curves_draw_the_mean_over_seeds():
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), expected)
 
 
+def test_less_than_a_decade_of_error_has_numbers_between_1_2_and_5():
+    rows = history(["vq"])
+    rows["recon_loss"] = np.where(rows["step"] < 1000, 0.1, 0.03)
+    figure = figures.learning_curves(rows, palette(FEW))
+    figure.draw_without_rendering()
+    assert {label.get_text() for label in figure.axes[0].get_yticklabels(minor=True)} >= {"0.03", "0.04", "0.07"}
+
+
+def test_seeds_of_a_model_differ_in_colour_and_have_their_names():
+    figure = figures.training_curves(history(["projected"], seeds=3), palette(FEW), REFERENCES)
+    assert len({line.get_color() for line in figure.axes[2].lines[:3]}) == 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:3] == [f"projected-{k}" for k in range(3)]
+
+
 def test_a_run_of_one_interval_can_be_drawn():
     rows = history(["vq", "projected"])
     rows = rows[rows["step"] == 50]
@@ -231,8 +245,17 @@ def test_rate_distortion_draws_curves_points_and_codecs_on_logarithmic_axes():
         assert sum(len(line) == len(CURVE) for line in joined) == 2  # JPEG, a mosaic and a file each
     assert any(list(line.get_xdata()) == [24, 24] for line in figure.axes[0].lines)
     hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white"]
-    # the paper's 32-bit latents, and identity's
-    np.testing.assert_allclose([line.get_xdata()[0] for line in hollow], [0.4 + 32 * 2 / 50, 0.4 + 32 * 3 / 50])
+    np.testing.assert_allclose([line.get_xdata()[0] for line in hollow], [0.4 + 32 * 2 / 50])  # the paper's, as floats
+    assert [{"vq", "projected", "JPEG"} <= {text.get_text() for text in ax.texts} for ax in figure.axes] == [True, True]
+
+
+def test_the_legend_names_no_codec_that_is_out_of_view():
+    def legend(codecs: dict) -> str:
+        figure = rate_figures.rate_distortion(points(["vq", "projected"]), codecs, palette(FEW))
+        return " ".join(text.get_text() for text in figure.legends[0].get_texts())
+
+    far = {"jpeg": {"mosaic": [point | {"psnr": point["psnr"] + 30} for point in CURVE]}}
+    assert "codec" in legend(CODECS) and "codec" not in legend(far)
 
 
 def test_rate_distortion_needs_neither_codecs_nor_curves():
@@ -265,7 +288,7 @@ def test_no_curve_of_usage_leaves_the_axes():
 
 def test_gains_are_drawn_over_whole_bins():
     steps = study_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[1].patches[0]
-    np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21))
+    np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21), atol=1e-9)
 
 
 def test_stability_has_a_dot_for_every_run():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_results import NAME, make_repository
+from synthetic_results import NAME, add_runs, make_repository
 
 from vqlib.errors import ReportError
 from vqlib.reporting import claims_latents
@@ -86,19 +86,31 @@ def test_each_prior_has_its_bits_its_distances_and_its_pictures(root):
     assert shown.loc["`vq-0`", "network, gain"] == "–"
     assert shown.loc["`vq-0`", "bpp"] == "0.4300"
     assert bits.content.values.set_index("run").loc["vq-0", "stream / likelihood"] == pytest.approx(0.44 / 0.4375)
-    assert "`identity-0` has no prior: it has no codes." in bits.caption
+    assert "No prior (it has no codes): identity-0." in bits.caption
     assert "4.81 bits per code" in bits.caption
     assert "FID needs weights." in distances.caption
-    assert len(distances.content.shown) == 2 * 5
-    assert distances.content.shown["FID"].unique().tolist() == ["–"]
+    shown = distances.content.shown.set_index("run")
+    assert list(shown.index) == ["`vq-0`", "`projected-0`"]
+    assert shown.loc["`vq-0`", ["pixels, samples", "code pairs, no prior"]].tolist() == ["0.1000", "0.7000"]
+    assert not [column for column in shown if column.startswith("FID") or set(shown[column]) == {"–"}]
     assert [picture.name for picture in pictures] == ["prior_samples_vq_0", "prior_samples_projected_0"]
     assert "a class per column" in pictures[0].caption
+
+
+def test_a_variant_has_one_picture_that_of_its_first_run(root):
+    add_runs(root, "projected", range(1, 3))
+    for run in ("projected-0", "projected-1", "projected-2", "vq-0"):
+        write_prior(root, run, gains=run != "vq-0")
+    _, distances, *pictures = prior_exhibits(load_results(NAME, root))
+    assert len(distances.content.shown) == 4
+    assert [picture.heading for picture in pictures] == ["New images: vq-0", "New images: projected-1"]
 
 
 def test_fid_is_in_the_table_where_it_was_computed(root):
     write_prior(root, "vq-0", gains=False, missing=None)
     _, distances, _ = prior_exhibits(load_results(NAME, root))
-    assert distances.content.shown["FID"].tolist() == ["90.00", "190.0", "60.00", "40.00", "5.000"]
+    fid = [column for column in distances.content.shown if column.startswith("FID")]
+    assert distances.content.shown.loc[0, fid].tolist() == ["90.00", "190.0", "60.00", "40.00", "5.000"]
     assert "FID needs" not in distances.caption
 
 

@@ -154,7 +154,7 @@ def projected_training(results: Results) -> Exhibit | None:
         "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
         "its test split."
-        f"{listed(' Highest step of the second half, in medians of such steps of its logging intervals:', peaks)} "
+        f"{listed(' Worst step of the second half over a typical one (the median over logging intervals):', peaks)} "
         f"{_differences(results)}"
     )
     figure = figures.training_curves(history, palette(results.variants), references)
@@ -192,6 +192,7 @@ def all_exhibits(results: Results) -> dict[str, Exhibit]:
         models,
         rate_exhibits.rate_distortion,
         rate_exhibits.rates,
+        rate_exhibits.precisions,
         rate_exhibits.bd_rates,
         study_exhibits.controls,
         reconstructions,

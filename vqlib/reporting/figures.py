@@ -30,16 +30,18 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
         history: rows of Results.history of the models to be drawn; one line per run.
         references: the paper's values at the end, ``references[split][column]``, drawn dashed.
     """
+    shades = _shades(history, colours)
     columns = {"recon_loss": "reconstruction loss (MSE)", "commitment_loss": "quantization loss (MSE)"}
     figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey="col")
     for row, split in zip(axes, ("train", "validation"), strict=True):
         part = history[history["split"] == split]
         for ax, (column, label) in zip(row, columns.items(), strict=True):
-            for (model, _), line in part.groupby(["variant", "run"], sort=False):
+            for run, line in part.groupby("run", sort=False):
+                colour = shades[run]
                 if split == "train" and column == "recon_loss":
-                    ax.plot(line["step"], line["recon_loss_max"], color=colours[model], linewidth=0.5, alpha=0.6)
-                ax.plot(line["step"], line[column], color=colours[model], **_dots(line))
+                    ax.plot(line["step"], line["recon_loss_max"], color=colour, linewidth=0.8, linestyle=":")
+                ax.plot(line["step"], line[column], color=colour, **_dots(line))
             ax.axhline(references[split][column], color="black", linewidth=0.8, linestyle="--")
             ax.set_ylabel(label)
             ax.set_title("training" if split == "train" else "validation", loc="left")
@@ -47,13 +49,24 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
             _steps(ax)
     for ax in axes[0]:
         ax.set_xlabel("")
-    handles = [Line2D([], [], color=colours[model], label=model) for model in dict.fromkeys(history["variant"])]
+    handles = [Line2D([], [], color=shade, label=run) for run, shade in shades.items()]
     handles += [
-        Line2D([], [], color="dimgray", linewidth=0.5, label="highest single step of an interval"),
+        Line2D([], [], color="black", linewidth=0.8, linestyle=":", label="highest single step of an interval"),
         Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="the paper's Figure 5"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
     return figure
+
+
+def _shades(history: pd.DataFrame, colours: dict[str, str]) -> dict[str, str]:
+    """A colour per run: the model's own, from dark to light over its seeds."""
+    shades = {}
+    for model, part in history.groupby("variant", sort=False):
+        runs = list(dict.fromkeys(part["run"]))
+        ramp = sns.blend_palette(["black", colours[model], "white"], 101)
+        places = [50] if len(runs) == 1 else np.linspace(25, 70, len(runs)).round().astype(int)
+        shades |= {run: ramp[place] for run, place in zip(runs, places, strict=True)}
+    return shades
 
 
 @styled
@@ -74,6 +87,7 @@ def learning_curves(history: pd.DataFrame, colours: dict[str, str]) -> Figure:
                 _curve(ax, part[part["variant"] == model], column, colours[model], marker(model, colours), place)
             ax.set_ylabel(f"{label} (validation)" if len(rows) == 1 else label)
             log_axis(ax, "y")
+            _between(ax)
             _steps(ax)
             if row < len(rows):
                 ax.set_xlabel("")
@@ -205,6 +219,16 @@ def log_axis(ax: Axes, name: str) -> None:
     axis.set_major_locator(_RoundNumbers())
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _between(ax: Axes) -> None:
+    """Numbers at 3, 4 and 7 too on a logarithmic y axis of less than a decade, where 1, 2 and 5 are too few."""
+    low, high = ax.get_ylim()
+    if high / low < 10:
+        ax.yaxis.set_minor_locator(ticker.LogLocator(subs=(3, 4, 6, 7, 8, 9)))
+        ax.yaxis.set_minor_formatter(
+            ticker.FuncFormatter(lambda value, _: f"{value:,.6g}" if f"{value:e}"[0] in "347" else "")
+        )
 
 
 def _steps(ax: Axes) -> None:

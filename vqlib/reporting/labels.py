@@ -33,6 +33,7 @@ def label_points(
     fixed = [text.get_window_extent(renderer) for text in ax.texts if text.get_text()]
     boxes = [(box.x0, box.y0, box.x1, box.y1) for box in fixed]
     points = ax.transData.transform(np.asarray(obstacles, dtype=float).reshape(-1, 2))
+    anchors = ax.transData.transform([(x, y) for _, x, y, _ in names]) if names else points
     for name, x, y, colour in sorted(names, key=lambda one: (-one[2], one[1], one[0])):
         centre = ax.transData.transform((x, y))
         probe = Text(0, 0, name, fontsize=fontsize, figure=figure)
@@ -50,7 +51,9 @@ def label_points(
                 if not inside or any(_overlap(box, other) for other in boxes):
                     continue
                 covered = int(((points >= box[:2]) & (points <= box[2:])).all(axis=1).sum())
-                cost = distance + 12 * covered
+                nearest = np.hypot(*(anchors - middle).T).min()
+                confusing = nearest < np.hypot(*(centre - middle)) - 1  # the point of another name is nearer
+                cost = distance + 12 * covered + 12 * confusing
                 if best is None or cost < best[0]:
                     best = (cost, box, middle)
         if best is None:  # no room at all: on the point, and the test of figures says so

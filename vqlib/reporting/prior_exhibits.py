@@ -7,25 +7,29 @@ from PIL import Image
 
 from vqlib.errors import ReportError
 from vqlib.reporting import paper
-from vqlib.reporting.exhibit import Exhibit
+from vqlib.reporting.exhibit import Exhibit, shortened
 from vqlib.reporting.results import Results
 from vqlib.reporting.style import WIDTH, styled
 from vqlib.reporting.tables import NOTHING, Table, number
 
 NETWORKS = ("pixelcnn", "transformer")
 GAINS = {"order 0, gain": "order0", "per code, gain": "gaussian_per_code", "network, gain": "network"}
-SETS = {"prior": "prior", "naive": "no prior", "reconstructions": "reconstructions", "training": "training images",
+SETS = {"prior": "samples", "naive": "no prior", "reconstructions": "reconstructions", "training": "training images",
         "floor": "other test images"}  # fmt: skip
-MEASURES = {"sliced_wasserstein": "pixels", "code_pairs": "code pairs", "fid": "FID"}
+MEASURES = {"sliced_wasserstein": "pixels", "code_pairs": "code pairs", "fid": "FID",
+            "nearest_training_mse": "MSE to nearest", "nearest_training_codes": "codes shared"}  # fmt: skip
 COLUMNS, ROWS = 8, 4  # of samples in a picture; then a row of nearest training images and one without a prior
 
 
 def prior_exhibits(results: Results) -> list[Exhibit]:
-    """Tables of bits and of distances, then a picture per run with a prior; nothing where none was trained."""
+    """Tables of bits and of distances, then a picture per variant, of its first run; nothing where none was trained."""
     priors = {run: prior for run, prior in results.priors.items() if not prior["reason"]}
     if not priors:
         return []
-    return [bits(results, priors), distances(priors), *(samples(results, run, priors[run]) for run in priors)]
+    first: dict[str, str] = {}
+    for run, prior in priors.items():
+        first.setdefault(prior["variant"], run)
+    return [bits(results, priors), distances(priors), *(samples(results, run, priors[run]) for run in first.values())]
 
 
 def bits(results: Results, priors: dict[str, dict]) -> Exhibit:
@@ -41,8 +45,11 @@ def bits(results: Results, priors: dict[str, dict]) -> Exhibit:
         row |= {"stream / likelihood": stream["bpp"] / stream["bpp_prior"]}
         shown.append({"run": f"`{run}`", **{title: number(value) for title, value in row.items()}})
         values.append({"run": run, "chosen": prior["chosen"], **row})
-    reasons = {run: prior["reason"] for run, prior in results.priors.items() if prior["reason"]}
-    without = "".join(f" `{run}` has no prior: {reason}." for run, reason in reasons.items())
+    reasons: dict[str, list[str]] = {}
+    for run, prior in results.priors.items():
+        if prior["reason"]:
+            reasons.setdefault(prior["reason"], []).append(run)
+    without = "".join(f" No prior ({reason}): {', '.join(shortened(runs))}." for reason, runs in reasons.items())
     coded = next(iter(priors.values()))["bitstream"]["images"]
     caption = (
         "Bits under each prior, on the test split. Order 0 is the entropy of the codes' histogram, the least for a "
@@ -60,30 +67,30 @@ def bits(results: Results, priors: dict[str, dict]) -> Exhibit:
 
 
 def distances(priors: dict[str, dict]) -> Exhibit:
-    """How far samples are from test images, beside the floor of real ones."""
-    shown, values = [], []
+    """How far samples are from test images, beside the floor of real ones: a row per run."""
+    rows = []
     for run, prior in priors.items():
         found = prior["samples"]
-        for key, title in SETS.items():
-            row = {name: (found[measure] or {}).get(key) for measure, name in MEASURES.items()}
-            row["MSE to nearest"] = found["nearest_training_mse"].get(key)
-            row["codes shared"] = found["nearest_training_codes"].get(key)
-            shown.append({"run": f"`{run}`", "images": title, **{name: number(value) for name, value in row.items()}})
-            values.append({"run": run, "images": title, "count": found["count"], **row})
+        row = {f"{name}, {title}": (found[measure] or {}).get(key)
+               for measure, name in MEASURES.items() for key, title in SETS.items()}  # fmt: skip
+        rows.append({"run": run, "count": found["count"], **row})
+    values = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    shown = values.drop(columns=["run", "count"]).map(number)
+    shown.insert(0, "run", [f"`{run}`" for run in values["run"]])
     lacking = dict.fromkeys(prior["samples"]["fid_missing"] for prior in priors.values())
     missing = "".join(f" {line}." for line in lacking if line)
     counts = sorted({prior["samples"]["count"] for prior in priors.values()})
     caption = (
-        f"Distance from {' or '.join(map(str, counts))} test images of as many samples, of samples without a prior, of "
-        "reconstructions of other test images, of training images, which a perfect prior would be like, and of the "
-        "other test images as they are: a floor that no set can be expected to lie below. Pixels: sliced Wasserstein "
-        "distance of images averaged down to 8 x 8, on [-1, 1]; it needs no network and no weights, is exact along "
-        "each of 256 directions, and sees colour and layout but no texture. Code pairs: total variation between the "
-        "histograms of neighbouring codes. The last two columns ask for memory: the median MSE to the nearest training "
-        "image, and the median share of positions whose codes some one "
-        f"training image has too.{missing}"
+        f"Distance from {' or '.join(f'{count:,}' for count in counts)} test images of as many samples, of samples "
+        "without a prior, of reconstructions of other test images, of training images, which a perfect prior would be "
+        "like, and of the other test images as they are: a floor that no set can be expected to lie below. Pixels: "
+        "sliced Wasserstein distance of images averaged down to 8 x 8, on [-1, 1]; it needs no network and no weights, "
+        "is exact along each of 256 directions, and sees colour and layout but no texture. Code pairs: total variation "
+        "between the histograms of neighbouring codes. MSE to nearest and codes shared ask for memory: the median MSE "
+        "to the nearest training image, and the median share of positions whose codes some one training image has "
+        f"too.{missing}"
     )
-    table = Table(pd.DataFrame(shown), pd.DataFrame(values))
+    table = Table(shown, values)
     return Exhibit("prior_distances", "How far samples are from images", table, caption, provenance(priors))
 
 
@@ -100,7 +107,12 @@ def samples(results: Results, run: str, prior: dict) -> Exhibit:
                           f"{COLUMNS} thumbnails of {size}; run its stage prior again")  # fmt: skip
     tiles = pixels.reshape(ROWS + 2, size, COLUMNS, size, 3).swapaxes(1, 2)
     labels = ["new images", *[""] * (ROWS - 1), "nearest training\nimages to row 1", "without\na prior"]
-    several = ", a class per column" if prior["provenance"]["classes"] > 1 else ""
+    classes = prior["provenance"]["classes"]
+    several = (
+        f", a class per column ({min(COLUMNS, classes)} of {classes}, evenly spread; results/ holds no names of them)"
+        if classes > 1
+        else ""
+    )
     caption = (
         f"New images of `{run}`, drawn from its prior ({prior['chosen']}; {number(prior['rate']['bpp_prior'])} bits "
         f"per pixel on the test split) at temperature 1{several}. Below them the training images nearest to the first "
@@ -121,11 +133,11 @@ def mosaic(tiles: np.ndarray, labels: list[str]) -> Figure:
     for place in (rows - 2, rows - 1):
         bands[place] = np.pad(bands[place], ((apart, 0), (0, 0), (0, 0)), constant_values=255)
     picture = np.concatenate(bands)
-    scale, left = 0.5 / size, 1.2  # inches: of a pixel, and for the labels
-    height, width = picture.shape[0] * scale, picture.shape[1] * scale
+    left = 1.1  # inches, for the labels
+    scale = (WIDTH - left) / picture.shape[1]  # inches per pixel
+    height, width = picture.shape[0] * scale, WIDTH - left
     figure = Figure(figsize=(WIDTH, height))
-    start = (WIDTH - width - left) / 2 + left
-    ax = figure.add_axes((start / WIDTH, 0, width / WIDTH, 1))
+    ax = figure.add_axes((left / WIDTH, 0, width / WIDTH, 1))
     ax.imshow(picture, interpolation="nearest", aspect="auto")
     ax.set_axis_off()
     for label, bottom in zip(labels, np.cumsum([len(band) for band in bands]), strict=True):

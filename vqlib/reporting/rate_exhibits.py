@@ -94,30 +94,46 @@ def rates(results: Results) -> Exhibit | None:
     }
     if not _coded(results):
         return None
-    bits = sorted({int(one) for model in results.models for one in results.precisions(model)["bits"]})
     shown, values = [], []
     for model in results.models:
         texts, numbers = cells(results, model, columns)
-        curve = results.precisions(model).groupby("bits")[list(PRECISION)].mean()
         priors = [value for run in results.runs_of(model) if (value := _prior_bpp(results, run)) == value]
         texts["prior"] = number(sum(priors) / len(priors)) if priors else NOTHING
-        for b in bits:
-            point = curve.loc[b] if b in curve.index else None
-            texts[f"{b} bits"] = NOTHING if point is None else (
-                f"{number(point['psnr'])} at {number(point['bpp_bitstream'])}")  # fmt: skip
-            if point is not None:
-                numbers |= {f"psnr_{b}": point["psnr"], f"bpp_{b}": point["bpp_bitstream"]}
-        order = ["model", "seeds", *columns, "prior", *(f"{b} bits" for b in bits)]
-        shown.append({title: texts[title] for title in order})
+        shown.append({title: texts[title] for title in ("model", "seeds", *columns, "prior")})
         values.append(numbers)
     caption = (
         "What the latents cost, in bits per pixel. Codes: nominal (fixed length), order-0 entropy of the test codes, "
         "their cross-entropy under a table learnt on training images, and the real bitstream under that table, decoded "
         "back; under a learnt prior where one was fitted (codes and levels of 8 bits). Continuous is the share of "
-        "positions with stored numbers. To the right PSNR (dB) at the bits per pixel of the whole bitstream, with so "
-        "many bits for each continuous number."
+        "positions with stored numbers."
     )
     return table_of("rates", "What the bits are", shown, values, caption, results)
+
+
+def precisions(results: Results) -> Exhibit | None:
+    """What rounding the continuous latents costs, None where no model has a curve over their precision."""
+    curves = {model: results.precisions(model).groupby("bits")[list(PRECISION)].mean() for model in results.models}
+    curves = {model: curve for model, curve in curves.items() if len(curve)}
+    if not curves:
+        return None
+    shown, values = [], []
+    for model, curve in curves.items():
+        seeds = len(results.runs_of(model))
+        texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
+        for b in sorted({int(one) for curve in curves.values() for one in curve.index}):
+            point = curve.loc[b] if b in curve.index else None
+            texts[f"{b} bits"] = NOTHING if point is None else (
+                f"{number(point['psnr'])} at {number(point['bpp_bitstream'])}")  # fmt: skip
+            if point is not None:
+                numbers |= {f"psnr_{b}": point["psnr"], f"bpp_{b}": point["bpp_bitstream"]}
+        shown.append(texts)
+        values.append(numbers)
+    caption = (
+        "Models with continuous latents: PSNR (dB) at the bits per pixel of the whole bitstream, with so many bits for "
+        "each continuous number."
+    )
+    return table_of("precisions", "What rounding continuous latents costs", shown, values, caption, results,
+                    *results.runs_of(*curves))  # fmt: skip
 
 
 def bd_rates(results: Results) -> Exhibit | None:
@@ -132,22 +148,26 @@ def bd_rates(results: Results) -> Exhibit | None:
     mosaics = {title: codecs.get(name, {}).get("mosaic") for name, title in CODECS.items()}
     anchors = {"vq, vq_large": _curve(points, ANCHOR)}
     anchors |= {title: [(point["bpp"], point["psnr"]) for point in line] for title, line in mosaics.items() if line}
-    if not curves or not _coded(results):
+    if not curves or not _coded(results) or max(map(len, anchors.values())) < 2:
         return None
     shown, values = [], []
     for name, curve in curves.items():
         texts, numbers = {"curve": f"`{name}`", "points": str(len(curve))}, {"curve": name, "points": len(curve)}
         for title, anchor in anchors.items():
             percent, reason = bd_rate(anchor, curve)
-            told = f"{percent:+,.0f} %" if percent is not None else reason.partition(":")[0]
-            texts[f"against {title}"] = told
+            if len(anchor) > 1:
+                texts[f"against {title}"] = f"{percent:+,.0f} %" if percent is not None else reason.partition(":")[0]
             numbers[f"against {title}"] = percent
         shown.append(texts)
         values.append(numbers)
     caption = (
-        "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. `vq` is a curve "
-        "only through its codebook sizes; a cell says why where two curves cannot be compared."
+        "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. A cell says why "
+        "where two curves cannot be compared."
     )
+    if len(anchors["vq, vq_large"]) > 1:
+        caption += " `vq` is a curve only through its codebook sizes."
+    else:
+        caption += " Nothing can be compared with `vq`, which without `vq_large` is one point and no curve."
     return table_of("bd_rates", "Rates at equal distortion", shown, values, caption, results)
 
 

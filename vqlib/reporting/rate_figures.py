@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vqlib.reporting.figures import log_axis
+from vqlib.reporting.figures import FEW, log_axis
 from vqlib.reporting.labels import label_points
 from vqlib.reporting.style import WIDTH, marker, styled
 from vqlib.reporting.tables import half_interval
@@ -27,15 +27,16 @@ def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict
     """
     points = points.dropna(subset=["bpp", "psnr"])
     near = points[points["model"] != "identity"]
+    few = near["model"].nunique() < FEW  # enough room in the wide view for their names
     zoomed = 0 < near["model"].nunique() < points["model"].nunique()
-    figure = Figure(figsize=(WIDTH, 6.9 if zoomed else 4.2), layout="constrained")
-    axes = figure.subplots(1 + zoomed, 1, squeeze=False, height_ratios=[1, 2.4][: 1 + zoomed])[:, 0]
+    figure = Figure(figsize=(WIDTH, (6.4 if few else 6.9) if zoomed else 4.2), layout="constrained")
+    axes = figure.subplots(1 + zoomed, 1, squeeze=False, height_ratios=[1, 1.4 if few else 2.4][: 1 + zoomed])[:, 0]
     for ax, part in zip(axes, (points, near if len(near) else points), strict=False):
         close = ax is axes[-1]
-        limits = _limits(part, wide=not close)
+        limits = _limits(part, codecs, wide=not close)
         names, seen = [], []
-        for model in dict.fromkeys(points["model"]):
-            own = points[points["model"] == model]
+        for model in dict.fromkeys(part["model"]):
+            own = part[part["model"] == model]
             mean = own.groupby("bits")[["bpp", "nominal", "prior", "psnr"]].mean()
             seen += _draw_model(ax, own, mean, colours[model], marker(model, colours))
             where = mean.iloc[len(mean) // 2]
@@ -51,24 +52,29 @@ def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict
             ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.03), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
                         textcoords="offset points", ha="right", va="bottom", color="dimgray", fontsize=6.5)  # fmt: skip
         if zoomed:
-            ax.set_title("without identity" if close else "all", loc="left")
-        wanted = names if close else [one for one in names if one[0] == "identity" or one[0] not in colours]
+            ax.set_title("the same without identity, closer" if close else "all models", loc="left")
+        wanted = names if close or few else [one for one in names if one[0] == "identity" or one[0] not in colours]
         jobs = [one for one in wanted if limits[0][0] < one[1] < limits[0][1] and limits[1][0] < one[2] < limits[1][1]]
         inside = [point for point in seen if limits[0][0] < point[0] < limits[0][1]]
         ax.named = (jobs, inside)
     axes[-1].set_xlabel("bits per pixel")
-    figure.legend(handles=_keys(points, codecs), loc="outside upper center", ncols=3)
+    codecs_seen = any(name not in colours for ax in axes for name, *_ in ax.named[0])
+    figure.legend(handles=_keys(points, codecs_seen), loc="outside upper center", ncols=3)
     for ax in axes:
         label_points(ax, ax.named[0], np.array(ax.named[1]))
     return figure
 
 
-def _limits(part: pd.DataFrame, wide: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Of bits per pixel and of PSNR: room for names, in the wide view also for the raw image's rate."""
+def _limits(part: pd.DataFrame, codecs: dict, wide: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of bits per pixel and of PSNR: room for names and for where a codec begins, unless far above every model; in the
+    wide view also for the raw image's rate."""
     least = min(part["bpp"].min(), part["prior"].min() if part["prior"].notna().any() else np.inf)
     most = max(part["bpp"].max(), part["nominal"][part["bits"] == 0].max(), RAW_BPP if wide else 0)
     height = max(part["psnr"].max() - part["psnr"].min(), 0.5)
-    return (least / 1.7, most * 1.7), (part["psnr"].min() - 0.2 * height, part["psnr"].max() + 0.2 * height)
+    top = part["psnr"].max()
+    starts = [curves["mosaic"][0]["psnr"] for curves in codecs.values() if curves.get("mosaic")]
+    top = max([top, *(start for start in starts if start < top + height)])
+    return (least / 1.7, most * 1.7), (part["psnr"].min() - 0.2 * height, top + 0.2 * height)
 
 
 def _draw_model(ax: Axes, own: pd.DataFrame, mean: pd.DataFrame, colour: str, shape: str) -> list[tuple]:
@@ -88,6 +94,8 @@ def _draw_model(ax: Axes, own: pd.DataFrame, mean: pd.DataFrame, colour: str, sh
         ax.plot([row["prior"], row["bpp"]], [row["psnr"]] * 2, color=colour, linewidth=0.6, linestyle=":", zorder=1)
         ax.plot(row["prior"], row["psnr"], marker="*", color=colour, markersize=6, zorder=3)
     samples = [tuple(one) for one in mean[["bpp", "psnr"]].to_numpy()]
+    for _, seeds in own.groupby("bits"):  # the bar of their interval, about
+        samples += [(seeds["bpp"].mean(), psnr) for psnr in np.linspace(seeds["psnr"].min(), seeds["psnr"].max(), 12)]
     for _, row in mean[mean.index == 0].iterrows():
         samples += _along(np.array([row["bpp"], row["nominal"]]), np.array([row["psnr"]] * 2), 12)
     samples += [(row["prior"], row["psnr"]) for _, row in mean.dropna(subset=["prior"]).iterrows()]
@@ -103,21 +111,22 @@ def _draw_codec(ax: Axes, curves: dict, title: str, colour: str, limits: tuple, 
         ax.plot(line["bpp"], line["psnr"], color=colour, linestyle=style, linewidth=1.0, zorder=1.5)
         seen += _along(line["bpp"].to_numpy(), line["psnr"].to_numpy())
         (left, right), (low, high) = limits
-        inside = line[line["psnr"].between(low, high - 0.06 * (high - low)) & line["bpp"].between(left, right)]
-        if len(inside):
-            end = inside.iloc[-1]
-            names.append((title if kind == "mosaic" else f"{title}, a file each", end["bpp"], end["psnr"], colour))
+        rate, quality = np.log(line["bpp"]), line["psnr"]
+        end = min(np.interp(np.log(0.9 * right), rate, quality), high - 0.06 * (high - low))  # of what is in view
+        bpp = float(np.exp(np.interp(end, quality, rate)))
+        if quality.min() <= end and low < end and left < bpp < right:
+            names.append((title if kind == "mosaic" else f"{title}, a file each", bpp, end, colour))
     return seen
 
 
-def _along(x: np.ndarray, y: np.ndarray, samples: int = 60) -> list[tuple]:
+def _along(x: np.ndarray, y: np.ndarray, samples: int = 200) -> list[tuple]:
     """Points along a polyline, evenly in log x."""
     at = np.geomspace(x.min(), x.max(), samples)
     order = np.argsort(x)
     return list(zip(at, np.interp(np.log(at), np.log(x[order]), y[order]), strict=True))
 
 
-def _keys(points: pd.DataFrame, codecs: dict) -> list[Line2D]:
+def _keys(points: pd.DataFrame, codecs: bool) -> list[Line2D]:
     plain = {"color": "black", "linestyle": "", "marker": "o", "markersize": 5}
     keys = [Line2D([], [], **plain, label="codes alone, as a bitstream")]
     keys.append(Line2D([], [], color="black", linewidth=0.6, marker="|", markersize=5, label="their nominal rate"))

@@ -205,4 +205,9 @@ def learning_rates(results: Results) -> Exhibit | None:
         "Least validation MSE at every learning rate that was tried (mean over seeds where there are several). Rates "
         "are chosen on the validation split; a least at the edge of a grid says that a better one may lie beyond."
     )
+    used = {model: " or ".join(f"{rate:g}" for rate in dict.fromkeys(runs["learning_rate"]))
+            for model, runs in results.runs.groupby("variant", sort=False)}  # fmt: skip
+    usual = max(used.values(), key=list(used.values()).count)
+    others = "".join(f", of `{model}` at {rate}" for model, rate in used.items() if rate != usual)
+    caption += f" Every other figure and table has the runs at {usual}{others}."
     return table_of("learning_rates", "Learning rates", shown, values, caption, results, *tried["run"])
