@@ -116,11 +116,12 @@ def precisions(results: Results) -> Exhibit | None:
     curves = {model: curve for model, curve in curves.items() if len(curve)}
     if not curves:
         return None
+    bits = sorted({int(one) for curve in curves.values() for one in curve.index})
     shown, values = [], []
     for model, curve in curves.items():
         seeds = len(results.runs_of(model))
         texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
-        for b in sorted({int(one) for curve in curves.values() for one in curve.index}):
+        for b in bits:
             point = curve.loc[b] if b in curve.index else None
             texts[f"{b} bits"] = NOTHING if point is None else (
                 f"{number(point['psnr'])} at {number(point['bpp_bitstream'])}")  # fmt: skip

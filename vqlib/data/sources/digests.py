@@ -111,15 +111,16 @@ def _remembered(memory: Path) -> dict[str, str]:
 def digest_of_file(path: Path, algorithm: str, say: Say) -> str:
     """In hex; ``algorithm`` is as of hashlib."""
     total, done = hashlib.new(algorithm), 0
-    bar = Progress(f"{algorithm} of {path.name}", _megabytes(path.stat().st_size), "MB", to=say)
+    bar = Progress(f"{algorithm} of {path.name}", megabytes(path.stat().st_size), "MB", to=say)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             total.update(block)
             done += len(block)
-            bar.update(_megabytes(done))
+            bar.update(megabytes(done))
     bar.close()
     return total.hexdigest()
 
 
-def _megabytes(size: int) -> int:
+def megabytes(size: int) -> int:
+    """Of so many bytes, rounded up."""
     return -(-size // 10**6)

@@ -68,7 +68,7 @@ def _archives(folder: Path, partial: bool, say: Say) -> Listed:
     if not val_tar.exists():
         raise DataError(f"{val_tar} is missing, while {TRAIN_TAR} is there; put both into that folder")
     train, flat = [], {}
-    bar = Progress(f"listed {TRAIN_TAR}", -(-train_tar.stat().st_size // 10**6), "MB", to=say)
+    bar = Progress(f"listed {TRAIN_TAR}", digests.megabytes(train_tar.stat().st_size), "MB", to=say)
     for inner in tars.members(train_tar, CLASS_TAR, MAX_CLASS_TAR):
         wnid = inner.name.removesuffix(".tar")
         for image in tars.members(train_tar, re.compile(rf"{wnid}_\d+\.JPEG"), MAX_BYTES, within=inner):
