@@ -181,8 +181,8 @@ def samples(results: Results, run: str, prior: dict) -> Exhibit:
     caption = (
         f"New images of `{run}`, drawn from its prior ({prior['chosen']}; {number(prior['rate']['bpp_prior'])} bits "
         f"per pixel on the test split) at temperature 1{several}. Below them the training images nearest to the first "
-        "row, then images of which every code and real number was drawn on its own, as often as it occurs: the "
-        "difference is what the prior knows."
+        "row, then images of which each position's codes and each real number were drawn on their own, as often as "
+        "they occur: the difference is what the prior knows."
     )
     name = f"prior_samples_{run.replace('-', '_')}"
     return Exhibit(name, f"New images: {run}", mosaic(tiles, labels, names), caption, provenance({run: prior}))
