@@ -137,7 +137,7 @@ def frequency_table(study: Study) -> Verdict:
             evidence = f"{told}. {'It matters.' if differ else 'It makes no difference here.'}"
             numbers = {"fraction_released": fractions[0], "fraction_kept": fractions[1], "ratio": errors.value}
             return Verdict(CONFIRMED if differ else "confirmed, without effect here", evidence, numbers,
-                           named(results, released, kept), ("frequency",))  # fmt: skip
+                           named(results, released, kept), ("models", "rates"))  # fmt: skip
     seen = f"{'; '.join(idle)}: where next to nothing is continuous no table can matter. " if idle else ""
     return Verdict(OPEN, f"{seen}Needs `frequency_released_S` and `frequency_S` in one experiment, at one S at which "
                          f"{100 * NEVER:g} % of the positions or more are continuous.")  # fmt: skip

@@ -77,18 +77,24 @@ def idle(results: Results) -> list[str]:
 
 def joined(points: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """The points with those of the first of these models alone, as of codes, under a name for all of them."""
-    if not models:
-        return points
-    one = points[(points["model"] == models[0]) & (points["bits"] == points["bits"].max())]
+    own = points[points["model"] == models[0]]
+    one = own[own["bits"] == own["bits"].max()]
     one = one.assign(bits=0, model=name_of(models), nominal=one["codes"])
     return pd.concat([points[~points["model"].isin(models)], one], ignore_index=True)
 
 
 def name_of(models: Sequence[str]) -> str:
     """``frequency_312 to 502 (= vq)``"""
-    named = sorted(models, key=lambda model: int(model.rpartition("_")[2]))
-    last = f" to {named[-1].rpartition('_')[2]}" if len(named) > 1 else ""
-    return f"{named[0]}{last} (= vq)"
+    last = f" to {models[-1].rpartition('_')[2]}" if len(models) > 1 else ""
+    return f"{models[0]}{last} (= vq)"
+
+
+def by_kind(models: Sequence[str]) -> list[list[str]]:
+    """Models that differ in S alone, together and by S."""
+    kinds: dict[str, list[str]] = {}
+    for model in models:
+        kinds.setdefault(model.rpartition("_")[0], []).append(model)
+    return [sorted(kind, key=lambda model: int(model.rpartition("_")[2])) for kind in kinds.values()]
 
 
 def rate_distortion(results: Results) -> Exhibit:
@@ -117,9 +123,10 @@ def rate_distortion(results: Results) -> Exhibit:
         )
     if len(shown) < len(results.models):
         caption += " The interventions are left out here; they are in the next table."
-    copies, colours = [model for model in idle(results) if model in shown], palette(results.variants)
+    copies, colours = by_kind([model for model in idle(results) if model in shown]), palette(results.variants)
+    for kind in copies:
+        points, colours = joined(points, kind), colours | {name_of(kind): colours[kind[0]]}
     if copies:
-        points, colours = joined(points, copies), colours | {name_of(copies): colours[copies[0]]}
         caption += " No position of the models marked (= vq) is continuous: they are one point, `vq` of the same seed."
     figure = rate_figures.rate_distortion(points, codecs.get("codecs", {}), colours)
     return figure_of("rate_distortion", "Distortion against rate", figure, caption, results, *results.runs_of(*shown))
