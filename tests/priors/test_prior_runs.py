@@ -432,6 +432,7 @@ def test_a_constant_real_has_a_finite_likelihood_after_a_file(tmp_path):
     logs = again.reals.log_prob(reals, latents.symbols, None)
     assert torch.isfinite(logs).all()
     assert (logs[:, 1:] > 5).all()
+    assert (again.reals.log_prob(reals + 5e-6, latents.symbols, None)[:, 1:] > 5).all()  # a last digit costs little
     quantizer = quantizer_of(latents)
     told = describe_bits(again, latents, latents, quantizer, 64, CPU)["reals"]
     assert all(np.isfinite(value) for part in told.values() if isinstance(part, dict) for value in part.values())
