@@ -47,7 +47,8 @@ bench: .venv
 	python -m benchmarks $(ARGS)
 
 faults: .venv
-	python -m pytest tests/faults -m 'faults or not faults' --faults-table=reports/faults/README.md $(ARGS)
+	python -m pytest -n logical --maxprocesses 8 --dist loadfile tests/faults -m 'faults or not faults' \
+		--faults-table=reports/faults/README.md $(ARGS)
 
 lab: .venv
 	python -m jupyterlab --LabApp.news_url=None $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)

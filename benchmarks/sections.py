@@ -248,10 +248,14 @@ WHY = {
 }
 
 
+SAMPLING_GOALS = {"transformer": 10, "pixelcnn": 5}  # times as fast as whole passes, by how a prior's name begins
+
+
 def prior_sampling(result: dict) -> tuple[str, dict]:
+    ratios = {row["prior"]: row["seconds"]["whole passes"] / row["seconds"]["cached"] for row in result["rows"]}
     rows = [
         [row["prior"], *(f"{row['seconds'][way]:.2f} s" for way in ("cached", "whole passes")),
-         f"{row['seconds']['whole passes'] / row['seconds']['cached']:.0f}"]
+         f"{ratios[row['prior']]:.0f}"]
         for row in result["rows"]
     ]  # fmt: skip
     grid = " x ".join(map(str, result["shape"]))
@@ -260,6 +264,18 @@ def prior_sampling(result: dict) -> tuple[str, dict]:
         "(what `python -m vqlib sample` does) against a whole forward pass for every position, whose output layer "
         "covers the one position alone that is drawn. Processor seconds, the best of "
         f"{result['rounds']} rounds in turns; both draw the same in float64, which is checked first.\n\n"
-        f"{table(['prior', 'cached', 'whole passes', 'ratio'], rows)}",
+        f"{table(['prior', 'cached', 'whole passes', 'ratio'], rows)}{_sampling_goals(ratios)}",
         {},
     )
+
+
+def _sampling_goals(ratios: dict[str, float]) -> str:
+    """A line for each kind of prior that has a goal, by its slowest."""
+    lines = []
+    for kind, goal in SAMPLING_GOALS.items():
+        own = {name: ratio for name, ratio in ratios.items() if name.startswith(kind)}
+        if own:
+            name = min(own, key=own.get)
+            lines.append(f"Goal for {kind}: at least {goal} times as fast; the least is {own[name]:.0f} ({name}): "
+                         f"{verdict(own[name] >= goal)}.\n")  # fmt: skip
+    return "".join(f"\n{line}" for line in lines)

@@ -216,6 +216,37 @@ def test_gains_are_counted_where_they_lie():
     assert evaluate(trained_a_little("identity"), TRAIN, TEST, CPU)["gains"] is None
 
 
+@pytest.mark.parametrize("variant", ["gain_shape_4", "vq_residual", "fsq", "vq"])
+def test_the_value_of_each_level_of_a_gain_stands_beside_its_share(variant):
+    """Only where a symbol is a gain: the second code of a residual quantizer adds, and one of three FSQ levels too."""
+    model = trained_a_little(variant)
+    symbols = evaluate(model, TRAIN, TEST, CPU)["codes"]
+    assert [key for symbol in symbols for key in symbol if key == "values"] == ["values"] * (variant == "gain_shape_4")
+    if variant == "gain_shape_4":
+        levels = model.bottleneck.levels.codes.flatten()
+        sign = torch.sign(levels[levels.abs().argmax()])
+        assert symbols[1]["values"] == pytest.approx((sign * levels).tolist(), rel=1e-4)
+        assert min(symbols[1]["values"]) < 0 and len(symbols[1]["levels"]) == 16
+
+
+@pytest.mark.parametrize(("variant", "same"), [("frequency_released_312", False), ("vq", True)])
+def test_what_mixes_images_gets_them_in_mixed_order_and_the_released_batches(variant, same, monkeypatch):
+    """Prepared images are sorted by class: here by brightness, so that every batch in that order has few codes."""
+    monkeypatch.setattr("vqlib.evaluation.BATCH", 8)
+    options = {"num_frequent": 1} if variant.startswith("frequency") else {}
+    network = Network(width=8, num_embeddings=8)
+    model = make_model(network, VARIANTS[variant].model_copy(update={"options": options}))
+    model.bottleneck.begin(1)
+    with torch.no_grad():
+        x = Images(TRAIN, CPU).batch(torch.arange(8))
+        model(x)  # past the warm-up
+        model.eval().bottleneck.codebook.copy_(model.encode(x)[:, :, 1, 1])  # so that all are in use
+    found = {size: evaluate(model, TRAIN, TEST, CPU, batch_size=size)["test"]["mse"] for size in (2, 13)}
+    assert found[2] == pytest.approx(found[13], rel=1e-6)  # the size is the bottleneck's to say, or does not matter
+    monkeypatch.setattr("vqlib.evaluation.mixed", torch.arange)
+    assert (evaluate(model, TRAIN, TEST, CPU)["test"]["mse"] == pytest.approx(found[2], rel=1e-6)) is same
+
+
 @pytest.mark.parametrize(("variant", "groups"), [("projected", 1), ("projected_rows", 8), ("identity", 8)])
 def test_channels_have_ranges_of_their_own(variant, groups):
     """Width 8, and at 32 pixels 8 x 8 positions: the axes cannot be told apart by their sizes."""

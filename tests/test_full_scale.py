@@ -118,7 +118,7 @@ def script(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setattr(sys, "path", [*sys.path])
     spec.loader.exec_module(module)
-    for name in ("is_current", "is_evaluated"):
+    for name in ("is_current", "is_evaluated", "has_prior"):
         monkeypatch.setattr(module, name, lambda experiment, run, kind="": False)
     monkeypatch.setattr(module, "bundle", lambda experiment, out: None)
     return module

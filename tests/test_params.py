@@ -208,7 +208,8 @@ RELATIONS = [
     ("{variant: vq, bottleneck: vq, seed: 0}", "vq", "runs.vq-0 is 'vq'; it must be a mapping with the keys variant"),
     ("params: params.yaml", "params: other.yaml", "params is 'other.yaml'; it must be 'params.yaml'"),
     ("  prior: {}\n", "", "params.yaml: experiment.prior is missing; it may be `prior: {variants: []}`"),
-    ("prior: {}", "prior: {variants: [vqq]}", "prior.variants: 'vqq' is no variant; did you mean 'vq'?"),
+    ("prior: {}", "prior: {variants: [vqq]}", "variants: 'vqq' is no variant and no run here; did you mean 'vq'?"),
+    ("prior: {}", "prior: {variants: [vq-00]}", "'vq-00' is no variant and no run here; did you mean 'vq-0'?"),
     ("root: .", "root: /", "root is '/'; it must be '.'"),
 ]  # fmt: skip
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from latents import D, H, W, alphabets, draw
 
 from vqlib.bitstream import Codec
@@ -114,6 +115,24 @@ def test_every_precision_is_counted(kind, numbers, mask):
         assert row["bpp_bitstream"] < (row["bpp_nominal"] * 560 + 6) / 560
     by_bits = {row["bits"]: row["bpp_nominal"] for row in rates["precisions"]}
     assert (rates["bpp_8bit"], rates["bpp_32bit"]) == pytest.approx((by_bits[8], by_bits[32]))
+
+
+@pytest.mark.parametrize("written", [1, 0])
+def test_a_mask_that_a_symbol_spells_out_is_not_counted_again(written):
+    """As in ``frequency_released``: the second symbol says what is continuous. Without it there is a mask."""
+    draws = torch.Generator().manual_seed(5)
+    codes = torch.randint(0, 20, (60, H, W), generator=draws)
+    stored = torch.rand(60, H, W, generator=draws) < 0.3  # of every code some
+    numbers = torch.randn(60, D, H, W, generator=draws).masked_fill(~stored.unsqueeze(1), torch.nan)
+    indices = torch.stack([codes, stored.long()], dim=-1) if written else codes
+    sizes = (20, 2) if written else (20,)
+    counts = Counts(sizes, {8: UniformQuantizer(numbers, 8)})
+    counts.add(indices, numbers)
+    bill = Bill(sizes, Codec(counts, indices, numbers))
+    bill.add(indices, numbers)
+    rates = bill.rates(pixels=560)
+    assert rates["bpp_8bit"] == pytest.approx((H * W * 6 + 8 * float(stored.sum()) * D / 60) / 560)
+    assert (rates["bpp_mask"] * 560 * 60 < 10) == bool(written)
 
 
 def test_symbols_are_described_in_small():

@@ -1,6 +1,8 @@
 """The README and the reports: their numbers are those of the results, what they link to exists."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.html import anchor
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import load_results
-from vqlib.reporting.study import BLOCK, findings, judging_experiments
+from vqlib.reporting.study import BLOCK, findings, judging_experiments, write_study
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(p for place in ("data", "docs", "reports") for p in (ROOT / place).rglob("*.md"))]
@@ -27,6 +29,33 @@ def test_a_committed_report_says_what_the_results_say(path):
         return  # not drawn from results/<experiment>
     results = load_results(path.parent.name)
     assert report_markdown(results, all_exhibits(results)) == path.read_text(), "draw it again: make repro EXPERIMENT="
+
+
+def test_the_study_says_what_the_results_say(tmp_path):
+    """reports/README.md and its tables, drawn again in a copy, are the same to the byte."""
+    for name in ("experiments", "results", "vqlib/bottlenecks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    write_study(tmp_path)
+    made = sorted(path for path in (tmp_path / "reports").iterdir() if path.is_file())
+    assert len(made) == 5
+    other = [path.name for path in made if path.read_bytes() != (ROOT / "reports" / path.name).read_bytes()]
+    assert not other, "draw them again: python -m vqlib.reporting.study"
+
+
+def test_every_bitstream_is_within_two_percent_of_its_cross_entropy():
+    """Of codes alone, and with continuous numbers at every precision."""
+    checked = 0
+    for path in ROOT.glob("results/*/*-*.json"):
+        if path.name.endswith(".prior.json"):
+            continue
+        rate = json.loads(path.read_text())["rate"]
+        for where, told in ((path.name, rate), *((f"{path.name}, {p['bits']} bits", p) for p in rate["precisions"])):
+            if told["bpp_bitstream"] is None:
+                continue
+            assert told["bpp_bitstream"] <= 1.02 * told["bpp_cross_entropy"], where
+            checked += 1
+    assert checked > 50
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -12,7 +12,6 @@ Where DVC and papermill are installed, runs are stages of dvc.yaml and dvc.lock 
 
 import argparse
 import contextlib
-import functools
 import importlib.util
 import json
 import os
@@ -171,22 +170,28 @@ def is_current(experiment, run) -> bool:
     return same_code and not differences(described, experiment, run, digest)
 
 
-def is_evaluated(experiment, run, kind: str = "json") -> bool:
-    """Whether the evaluation, or the prior's (``kind`` "prior.json"), belongs to the weights that are there."""
+def is_evaluated(experiment, run) -> bool:
+    """Whether the evaluation belongs to the weights that are there."""
     from vqlib.files import digest_of
 
-    file = experiment.results / f"{run.name}.{kind}"
     try:
-        measured = json.loads(file.read_text())["provenance"]["weights"]
+        measured = json.loads((experiment.results / f"{run.name}.json").read_text())["provenance"]["weights"]
         return measured == digest_of((experiment.run_folder(run) / "model.safetensors").read_bytes())[:12]
     except (OSError, ValueError, KeyError):
         return False
 
 
+def has_prior(experiment, run) -> bool:
+    """Whether the prior's result belongs to the weights that are there, and to the parameters and code of now."""
+    from vqlib.priors.runs import is_measured
+
+    return is_measured(experiment, run)
+
+
 def work(job: Job, machine: Machine, gpu: str | None, out: Path) -> None:
     """Train and evaluate one run and its prior, unless they are there; its state tells how that ended."""
     log = machine.logs / job.experiment.name / f"{job.run.name}.log"
-    done = {"train": is_current, "evaluate": is_evaluated, "prior": functools.partial(is_evaluated, kind="prior.json")}
+    done = {"train": is_current, "evaluate": is_evaluated, "prior": has_prior}
     start, job.state = time.monotonic(), "up to date"
     for step in STEPS:
         if not machine.with_dvc and done[step](job.experiment, job.run):
@@ -320,7 +325,7 @@ def plan(experiments: list, jobs: list[Job], slots: list[str | None], with_dvc: 
     say(f"GPUs: {', '.join(gpus) or 'none, the CPU is used'}; {len(slots)} runs at once")
     for job in jobs:
         done = {"train": is_current(job.experiment, job.run), "evaluate": is_evaluated(job.experiment, job.run),
-                "prior": is_evaluated(job.experiment, job.run, "prior.json")}  # fmt: skip
+                "prior": has_prior(job.experiment, job.run)}  # fmt: skip
         left = STEPS if not done["train"] else [step for step in STEPS if not done[step]]
         say(f"{job.name}: {', '.join(left) or 'up to date'}")
     return 2 if needed > free or any(size is None for size, _ in found.values()) else 0

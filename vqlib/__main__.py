@@ -29,10 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
         if command in ("train", "evaluate", "prior", "sample"):
             described.add_argument("run", help="<variant>-<seed>")
         if command == "sample":
-            described.add_argument("--class", dest="class_name", help="name of a class; without it, of each in turn")
+            described.add_argument("--class", dest="class_name", help="name of a class; without it, of all in turn")
             described.add_argument("--temperature", type=float, default=1.0, help="under 1: likelier, and more alike")
             described.add_argument("--seed", type=int, default=0)
             described.add_argument("--count", type=int, default=64)
+            again = "the samples of the report's picture, whatever else is given"
+            described.add_argument("--as-in-report", action="store_true", help=again)
             described.add_argument("--to", type=Path, help="the PNG; <experiment>-<run>.png when it is not given")
     given, options = parser.parse_known_args(arguments)
     if options and given.command != "train":
@@ -66,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
                 target = given.to or Path(f"{experiment.name}-{run.name}.png")
                 print(write_samples(experiment, run, target, given.class_name, given.temperature, given.seed,
-                                    given.count))  # fmt: skip
+                                    given.count, as_in_report=given.as_in_report))  # fmt: skip
         else:
             run = experiment.run(given.run)
             from vqlib import launch, runs

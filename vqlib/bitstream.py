@@ -8,7 +8,8 @@ many images it has, so a stream decodes alone.
 **The mask.** Where the continuous numbers are stored at the positions of some codes and not at others, the mask costs
 next to nothing: each code of the batch gets one bit, under a probability learnt from training. Where one code's
 positions are of both kinds, each position gets a bit, under that same table. Which of the two, and whether there is a
-mask at all, is said in two bits at the beginning.
+mask at all, is said in two bits at the beginning. Of several symbols at a position, "code" here is the one that told
+most about the mask in training.
 """
 
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ class Codec:
         self.layout = Layout(*(None if part is None else tuple(part.shape[1:]) for part in (indices, continuous)))
         self.quantizers = counts.quantizers
         self.codes = [smoothed(count) for count in counts.codes]
-        self.mask, self.units = smoothed(counts.mask), smoothed(counts.units)  # (K, 2), (2,)
+        self.telling = counts.telling  # the symbol by which masks are coded
+        self.mask = smoothed(counts.masks[self.telling]) if counts.masks else np.zeros((0, 2))  # (K, 2)
+        self.units = smoothed(counts.units)  # (2,)
         self.levels = {bits: smoothed(count) for bits, count in counts.levels.items()}
 
     def encode(self, indices: Tensor | None, continuous: Tensor | None, bits: int | None) -> tuple[bytes, float]:
@@ -123,7 +126,7 @@ class Codec:
         if stored.all():
             mode, bits, chances = ALL, np.zeros(0, np.int64), np.zeros(0)
         elif by_code:
-            mode, bits, chances = self._mask_by_code(units, symbols[0])
+            mode, bits, chances = self._mask_by_code(units, symbols[self.telling])
         else:
             mode = BY_UNIT if units.ndim < stored.ndim else BY_ELEMENT
             bits, chances = units.ravel(), np.full(units.size, self.units[1])
@@ -131,28 +134,29 @@ class Codec:
         coder.encode(_flat(bits), Bernoulli, chances)
         return 2 - float(np.log2(np.where(bits == 1, chances, 1 - chances)).sum())
 
-    def _mask_by_code(self, units: np.ndarray, first: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    def _mask_by_code(self, units: np.ndarray, codes: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         chance = self.mask[:, 1]
-        used, place = np.unique(first, return_index=True)
+        used, place = np.unique(codes, return_index=True)
         kind = np.zeros(len(chance), np.int64)
         kind[used] = units.ravel()[place]
-        if (kind[first] == units).all():
+        if (kind[codes] == units).all():
             return BY_CODE, kind[used], chance[used]
-        return BY_UNIT, units.ravel(), chance[first.ravel()]
+        return BY_UNIT, units.ravel(), chance[codes.ravel()]
 
     def _decode_mask(self, coder, shape: tuple[int, ...], symbols: list[np.ndarray]) -> np.ndarray:
         mode = int(coder.decode(Uniform(4)))
         if mode == ALL:
             return np.ones(shape, bool)
         if mode == BY_CODE:
-            used, chance = np.unique(symbols[0]), self.mask[:, 1]
+            codes, chance = symbols[self.telling], self.mask[:, 1]
+            used = np.unique(codes)
             kind = np.zeros(len(chance), bool)
             kind[used] = coder.decode(Bernoulli, chance[used])
-            units = kind[symbols[0]]
+            units = kind[codes]
         else:
             of_units = shape if mode == BY_ELEMENT or len(shape) < 4 else (shape[0], *shape[2:])
             if symbols and of_units == symbols[0].shape:
-                chances = self.mask[symbols[0].ravel(), 1]
+                chances = self.mask[symbols[self.telling].ravel(), 1]
             else:
                 chances = np.full(int(np.prod(of_units)), self.units[1])
             units = coder.decode(Bernoulli, chances).reshape(of_units) == 1

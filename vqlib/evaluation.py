@@ -20,8 +20,8 @@ from vqlib.data.reader import Split
 from vqlib.distortion import MEASURES, Means, Reference, to_8_bits
 from vqlib.model import VQVAE
 from vqlib.perceptual import Perceptual
-from vqlib.rate import GAIN_BITS, PRECISIONS, Bill, describe_symbols
-from vqlib.released_protocol import released_protocol
+from vqlib.rate import GAIN_BITS, LISTED, PRECISIONS, Bill, describe_symbols
+from vqlib.released_protocol import BATCH, mixed, released_protocol
 from vqlib.tables import Counts
 from vqlib.uniform import UniformQuantizer
 
@@ -64,18 +64,23 @@ def evaluate(model: VQVAE, train: Split, test: Split, device: torch.device, batc
     """Metrics over the whole test split and over as many training images (evenly spaced); bits of every kind.
 
     The tables of the entropy coder are learnt on those training images. A stream holds one batch of test images.
+    A bottleneck that mixes the images of a batch gets them in mixed order, in batches of the released code's size.
     """
     train_images, test_images = Images(train, device), Images(test, device)
     chosen, alphabets = spread(len(train_images), len(test_images)), model.bottleneck.alphabets
+    tested = torch.arange(len(test_images))
+    if getattr(model.bottleneck, "mixes_images", False):
+        chosen, tested, batch_size = chosen[mixed(len(chosen))], mixed(len(tested)), BATCH
     train_means, means, perceptual = Means(), Means(), Perceptual(test.images.shape[1], device)
     with eval_mode(model):
         quantizers, edges = learn_ranges(model, train_images, batch_size)
+        gains_of = [None if quantizers else scales(model, place, test_images) for place in range(len(alphabets))]
         train_counts = Counts(alphabets, quantizers)
         for batch in walk(model, train_images, chosen, batch_size):
             train_means.add(batch.found)
             train_counts.add(*batch.stored)
         bill, gains = Bill(alphabets, Codec(train_counts, *batch.stored)), np.zeros(GAIN_BINS, np.int64)
-        for batch in walk(model, test_images, torch.arange(len(test_images)), batch_size):
+        for batch in walk(model, test_images, tested, batch_size):
             means.add(batch.found)
             perceptual.add(batch.reference.x, batch.reconstruction)
             bill.add(*batch.stored, verify=bill.stored < CHECKED_NUMBERS)
@@ -93,6 +98,8 @@ def evaluate(model: VQVAE, train: Split, test: Split, device: torch.device, batc
         row |= {key: means.get(key + suffix) for key in MEASURES}
     lacking = {"codes": not alphabets, "rate.precisions": not quantizers, "gains": edges is None and bool(quantizers)}
     codes = describe_symbols(bill.counts.codes)
+    for symbol, found in zip(codes, gains_of, strict=True):
+        symbol |= {"values": found} if found else {}
     coarse = {key: means.get(key) for key in (f"{name}_{GAIN_BITS}bit" for name in MEASURES)}
     return {
         "test": {"images": len(test_images), **described(means, codes), **coarse, **values},
@@ -154,6 +161,26 @@ def probed(model: VQVAE, images: Images) -> tuple[Tensor, tuple[Tensor | None, T
     z_e = model.encode(images.batch(torch.arange(1)))
     height, width = [size for size in (2, 3, 5) if size != z_e.shape[1]][:2]
     return z_e, model.bottleneck.compress(z_e.new_zeros(1, z_e.shape[1], height, width))
+
+
+def scales(model: VQVAE, place: int, images: Images) -> list[float] | None:
+    """What each level of a symbol multiplies a position with, where it does nothing else (a gain); else None.
+
+    Shown by ``decompress`` alone, so the sign that all levels share is free: that of the largest is positive.
+    """
+    levels = model.bottleneck.alphabets[place]
+    if levels > LISTED or len(model.bottleneck.alphabets) < 2:
+        return None
+    indices, _ = model.bottleneck.compress(model.encode(images.batch(torch.arange(1))))
+    first = indices[:, :1, :1].expand(levels, -1, -1, -1).clone()  # (levels, 1, 1, Q)
+    first[..., place] = torch.arange(levels, device=first.device).view(-1, 1, 1)
+    vectors = model.bottleneck.decompress(first, None).flatten(1).double()  # (levels, D)
+    largest = vectors[vectors.norm(dim=1).argmax()]
+    direction = largest / largest.norm().clamp(min=torch.finfo(torch.float64).tiny)
+    values = vectors @ direction
+    if not torch.allclose(values.unsqueeze(1) * direction, vectors, rtol=0, atol=1e-5 * float(largest.norm())):
+        return None
+    return values.tolist()
 
 
 def spread(total: int, wanted: int) -> Tensor:

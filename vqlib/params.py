@@ -76,13 +76,17 @@ class PriorNetwork(_Section):
 class Prior(_Section):
     """The priors of every run (vqlib/priors). The paper's is a pixelcnn of 15 layers and 64 channels."""
 
-    variants: list[str] | None = None  # those that get one; null for all
+    variants: list[str] | None = None  # those that get one, or single runs by name; null for all
     pixelcnn: PriorNetwork = PriorNetwork(layers=15, channels=64, steps=39_100)
     transformer: PriorNetwork = PriorNetwork(layers=6, channels=128, steps=39_100)
     reals: PriorNetwork = PriorNetwork(layers=6, channels=64, steps=39_100)  # of gains, given the codes
     batch_size: int = Field(128, ge=1, le=65_536)
     log_every: int = Field(500, ge=1, le=1_000_000)  # steps; validation and a checkpoint come as often
     samples: int = Field(1000, ge=16, le=100_000)  # images drawn to be compared with the test split
+
+    def wants(self, run: "Run") -> bool:
+        """Whether ``run`` is to have one."""
+        return self.variants is None or run.name in self.variants or run.variant.name in self.variants
 
 
 class Variant(_Section):
@@ -183,11 +187,11 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
     entries = _mapping(content, "runs", file)
     experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
     variants = load_variants(root)
-    for variant in experiment.prior.variants or []:
-        if variant not in variants:
-            raise ParameterError(f"{file}: experiment.prior.variants: {variant!r} is no variant"
-                                 f"{nearest(variant, variants)}")  # fmt: skip
     runs = {run: _run(run, entry, variants, experiment, f"{file}: runs.{run}") for run, entry in entries.items()}
+    for given in experiment.prior.variants or []:
+        if given not in variants and given not in runs:
+            raise ParameterError(f"{file}: experiment.prior.variants: {given!r} is no variant and no run here"
+                                 f"{nearest(given, [*variants, *runs])}")  # fmt: skip
     return experiment.model_copy(update={"runs": runs})
 
 

@@ -76,7 +76,8 @@ class Bill:
         total, counts, codec = self.images * pixels, self.counts, self.codec
         alphabets = tuple(len(count) for count in counts.codes)
         reals = self.stored / self.images
-        mixed = bool(counts.mask.all(axis=1).any()) or (self.stored < self.elements and not counts.mask.any())
+        by_code = counts.masks[counts.telling] if counts.masks else np.zeros((0, 2))
+        mixed = bool(by_code.all(axis=1).any()) or (self.stored < self.elements and not by_code.any())
         nominal_mask = float(counts.units.sum()) / self.images if mixed else 0
         codes = sum(cross_entropy(*pair) for pair in zip(counts.codes, codec.codes, strict=True))
         levels = {bits: cross_entropy(count, codec.levels[bits]) for bits, count in counts.levels.items()}

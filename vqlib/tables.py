@@ -19,7 +19,7 @@ class Counts:
 
     Attributes:
         codes: one (K,) for each of the Q symbols of a position.
-        mask: (K, 2), positions without and with continuous numbers, by their first symbol.
+        masks: for each symbol (K, 2), positions without and with continuous numbers, by that symbol.
         units: (2,) the same whatever the symbol, also for masks whose entries are no positions.
         levels: for each precision (groups, 2^bits); groups are channels that have ranges of their own, or 1.
     """
@@ -27,8 +27,14 @@ class Counts:
     def __init__(self, alphabets: tuple[int, ...], quantizers: Mapping[int, UniformQuantizer]):
         self.quantizers = quantizers
         self.codes = [np.zeros(size, np.int64) for size in alphabets]
-        self.mask, self.units = np.zeros((alphabets[0] if alphabets else 0, 2), np.int64), np.zeros(2, np.int64)
+        self.masks, self.units = [np.zeros((size, 2), np.int64) for size in alphabets], np.zeros(2, np.int64)
         self.levels = {bits: np.zeros((one.groups, one.levels), np.int64) for bits, one in quantizers.items()}
+
+    @property
+    def telling(self) -> int:
+        """The symbol that tells most about whether a position has continuous numbers; the first of equal ones."""
+        unsure = [cross_entropy(mask, smoothed(mask)) for mask in self.masks]
+        return int(np.argmin(unsure)) if unsure else 0
 
     def add(self, indices: Tensor | None, continuous: Tensor | None) -> None:
         """``indices`` (B, h, w) or (B, h, w, Q) and ``continuous`` (B, ...), both on the CPU."""
@@ -41,8 +47,8 @@ class Counts:
         units, by_code = mask_units(stored, None if indices is None else indices.shape[:3])
         self.units += np.bincount(units.ravel(), minlength=2)
         if by_code:
-            first = symbols_of(indices)[0]
-            self.mask += np.bincount((2 * first + units).ravel(), minlength=self.mask.size).reshape(-1, 2)
+            for mask, symbols in zip(self.masks, symbols_of(indices), strict=True):
+                mask += np.bincount((2 * symbols + units).ravel(), minlength=mask.size).reshape(-1, 2)
         for bits, quantizer in self.quantizers.items():
             self.levels[bits] += level_counts(quantizer, continuous, stored)
 

@@ -92,3 +92,16 @@ def test_relu_in_loss_is_the_released_loss_and_changes_nothing_else():
     assert changed.pop("projection_loss") == F.mse_loss(z.clamp(min=0), z_q)
     assert losses.pop("projection_loss") == F.mse_loss(z, z_q)
     assert changed == losses
+
+
+def test_the_log_of_rows_has_the_least_divisor_that_a_row_of_one_code_can_have():
+    _, released = pair()
+    with torch.no_grad():
+        released.codebook.fill_(0.05)
+        released.codebook[3, 2], released.codebook[4, 0] = 1e-3, -1e-5
+    counts = torch.ones(16, dtype=torch.int64)
+    for unused, entry in (([], 1e-5), ([4], 1e-3)):
+        counts[unused] = 0
+        assert released.statistics(counts)["smallest_used_code_entry"].item() == pytest.approx(entry)
+    row = released.codebook.detach()[3, 2].repeat(5)  # w 5
+    assert row.norm().item() == pytest.approx(5**0.5 * 1e-3)

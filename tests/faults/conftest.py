@@ -59,10 +59,25 @@ def attempt() -> Callable:
 
 
 def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of several processes: the first one writes
+        session.config.workeroutput["faults"] = [
+            (key, (row.tried, row.survived, dict(row.seen))) for key, row in ROWS.items()
+        ]
+        return
     path = session.config.getoption("--faults-table", None)
     if path and ROWS:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(table())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """In the first process, when another one has ended: its counts are added."""
+    for key, (tried, survived, seen) in getattr(node, "workeroutput", {}).get("faults", ()):
+        row = ROWS.setdefault(tuple(key), Row())
+        row.tried += tried
+        row.survived += survived
+        row.seen.update(seen)
 
 
 def table() -> str:

@@ -1,5 +1,8 @@
 """Two-sample measures against what is known of them, and FID with a network of our own."""
 
+from collections import Counter
+
+import numpy as np
 import pytest
 import torch
 from scipy.stats import wasserstein_distance
@@ -9,7 +12,8 @@ from vqlib.perceptual import WEIGHTS
 from vqlib.priors.fid import fid, what_is_missing
 from vqlib.priors.latents import Latents, Layout
 from vqlib.priors.measures import code_pairs, most_shared_codes, nearest_images, sliced_wasserstein
-from vqlib.priors.naive import naive_sample, order0_bits
+from vqlib.priors.naive import naive_sample, order0_bits, order0_reals
+from vqlib.uniform import UniformQuantizer
 
 
 def images(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -39,17 +43,17 @@ def test_sliced_wasserstein_is_the_mean_of_exact_distances():
 def test_code_pairs_by_hand():
     one = torch.tensor([[[0, 0], [0, 0]]])  # pairs: across 00 00, down 00 00
     two = torch.tensor([[[0, 1], [0, 1]]])  # across 01 01, down 00 11
-    assert code_pairs(one, one, 4) == 0
-    assert code_pairs(one, two, 4) == pytest.approx(0.75)
-    assert code_pairs(one, torch.full((1, 2, 2), 3), 4) == 1
-    assert code_pairs(one.expand(5, -1, -1), one, 4) == 0
+    assert code_pairs(one, one) == 0
+    assert code_pairs(one, two) == pytest.approx(0.75)
+    assert code_pairs(one, torch.full((1, 2, 2), 3)) == 1
+    assert code_pairs(one.expand(5, -1, -1), one) == 0
 
 
 def test_pairs_see_order_that_single_codes_do_not():
     draw = torch.Generator().manual_seed(0)
     stripes = torch.randint(2, (200, 6, 1), generator=draw).expand(-1, -1, 6)
     noise = torch.randint(2, (200, 6, 6), generator=draw)
-    assert code_pairs(stripes, noise, 2) > 0.2
+    assert code_pairs(stripes, noise) > 0.2
     assert abs(float(stripes.double().mean() - noise.double().mean())) < 0.05
 
 
@@ -79,8 +83,60 @@ def test_naive_samples_have_the_marginals_and_no_order():
     assert torch.isin(numbers, reals).all()
 
 
+def entropy_of(counts) -> float:
+    share = torch.tensor(list(counts), dtype=torch.float64) / sum(counts)
+    return float(-(share * share.log2()).sum())
+
+
+def test_naive_symbols_of_one_position_are_drawn_together():
+    first = torch.randint(4, (50, 3, 3), generator=torch.Generator().manual_seed(0))
+    symbols = torch.stack([first, 3 - first], dim=-1)
+    drawn, _ = naive_sample(Latents(symbols, None, torch.zeros(50)), 100, torch.Generator().manual_seed(1))
+    assert torch.equal(drawn[..., 1], 3 - drawn[..., 0])
+    assert len(drawn[..., 0].unique()) == 4
+
+
+def test_order0_bits_of_several_symbols_sum_to_the_entropy_of_the_joint_histogram():
+    draw = torch.Generator().manual_seed(0)
+    first = torch.randint(3, (40, 2, 3), generator=draw)
+    second = (first + (torch.rand(40, 2, 3, generator=draw) < 0.2)) % 3
+    third = torch.randint(2, (40, 2, 3), generator=draw)
+    symbols = torch.stack([first, second, third], dim=-1)
+    told = order0_bits(symbols, Layout((3, 3, 2), (2, 3), 0, False))
+    every = [tuple(row) for row in symbols.flatten(0, 2).tolist()]
+    expected = [entropy_of(Counter(row[:n] for row in every).values()) for n in (1, 2, 3)]
+    assert [sum(told[:n]) for n in (1, 2, 3)] == pytest.approx(expected)
+    alone = entropy_of(Counter(row[1] for row in every).values())
+    assert told[1] < alone - 0.5
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_order0_reals_have_a_gaussian_and_a_histogram_for_every_channel(by_row):
+    """By brute force; scales differ by 100, which one histogram of all channels would pay for."""
+    draw, scale = torch.Generator().manual_seed(0), torch.tensor([0.1, 1.0, 10.0]).view(3, 1, 1)
+    train, test = (torch.randn(60, 3, 2, 1 if by_row else 4, generator=draw) * scale + 5 * scale for _ in range(2))
+    test[:10, :, 0, 0] = torch.nan
+    symbols = torch.zeros(60, 2, 4, 1, dtype=torch.int64)
+    latents = [Latents(symbols, reals, torch.zeros(60)) for reals in (train, test)]
+    quantizer = UniformQuantizer(train, 3, axis=1)
+    told = order0_reals(*latents, quantizer)
+    nats, bits, count = 0.0, 0.0, 0
+    for channel in range(3):
+        values = test[:, channel][~torch.isnan(test[:, channel])].double()
+        kept = train[:, channel].double()
+        nats -= float(torch.distributions.Normal(kept.mean(), kept.std(correction=0)).log_prob(values).sum())
+        levels = quantizer.indices(test)[:, channel][~torch.isnan(test[:, channel])]
+        bits += entropy_of(Counter(levels.tolist()).values()) * len(levels)
+        count += len(levels)
+    assert told["nats"] == pytest.approx(nats / count)
+    assert told["bits"] == pytest.approx(nats / count / np.log(2))
+    assert told["level_bits"] == pytest.approx(bits / count)
+
+
 def test_order0_bits_of_each_symbol():
-    symbols = torch.stack([torch.tensor([0, 1, 2, 3]), torch.tensor([0, 0, 1, 1])], dim=1).view(1, 2, 2, 2)
+    """Two that are independent, four of each pair."""
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(2)).repeat(2, 1)
+    symbols = pairs.view(4, 2, 2, 2)
     assert order0_bits(symbols, Layout((4, 8), (2, 2), 0, False)) == pytest.approx([2.0, 1.0])
 
 

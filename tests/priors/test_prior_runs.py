@@ -1,6 +1,8 @@
 """From a trained run to files and back: training resumes, files are checked, mistakes are one line."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,15 +10,16 @@ import torch
 from PIL import Image
 from support import NETWORK, VARIANTS, make_experiment, make_run, make_split
 
+from vqlib import __main__ as command_line
 from vqlib import checkpoints, opened
 from vqlib.errors import DataError, DivergedError, ParameterError
-from vqlib.evaluation import eval_mode
-from vqlib.model import make_model, save_model
+from vqlib.evaluation import eval_mode, png
+from vqlib.model import filled, make_model, read_sealed, save_model
 from vqlib.params import ROOT, Network, Prior, PriorNetwork
 from vqlib.priors import coding, drawing, runs
 from vqlib.priors.evaluation import bits_of_images, code_bits, describe_bits, quantizer_of
 from vqlib.priors.latents import Latents, Layout, NoPriorError, compress_split, decode, find_layout, layout_of
-from vqlib.priors.model import load_prior, make_prior
+from vqlib.priors.model import PriorModel, find_class, load_prior, make_prior
 from vqlib.priors.naive import naive_sample
 from vqlib.priors.training import train_prior
 from vqlib.uniform import UniformQuantizer
@@ -25,6 +28,14 @@ SMALL = PriorNetwork(layers=2, channels=4, steps=6, learning_rate=1e-2)
 PRIOR = Prior(pixelcnn=SMALL, transformer=SMALL, reals=SMALL, batch_size=8, log_every=2, samples=16)
 CPU = torch.device("cpu")
 CLASSES = ["n01", "n02", "n03"]
+
+
+def restless(prior: PriorModel) -> PriorModel:
+    """Every weight drawn anew: of those of the start, the ones that move the reals' Gaussians are 0."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in prior.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    return prior.eval().requires_grad_(False)
 
 
 def split(name: str, images: int = 48, seed: int = 0):
@@ -94,6 +105,8 @@ def test_a_run_leaves_a_prior_and_its_numbers(finished):
     assert rate["bpp_nominal"] == pytest.approx((9 + 8) / 16, rel=1e-3)
     assert 0 <= result["codes"]["order0"][0] <= 9
     assert result["bitstream"]["bpp"] == pytest.approx(result["bitstream"]["bpp_prior"], abs=8 * 8 / 16 / 256)
+    assert result["samples"]["classes"] == ["n01", "n02", "n03", "n01", "n02", "n03", "n01", "n02"]
+    assert result["rate"]["latent_bits_per_value"] == pytest.approx(rate["bpp_prior"] / 3, rel=1e-3)
     assert Image.open(finished.results / f"{run.name}.prior.png").size == (8 * 16, 6 * 16)
     rows = (finished.results / f"{run.name}.prior.csv").read_text().splitlines()
     assert rows[0] == "part,step,split,bits"
@@ -153,6 +166,69 @@ def test_a_variant_that_is_not_to_have_one_is_passed_over(experiment):
     assert "does not name it" in runs.train_prior_run(chosen, make_run("projected"))["reason"]
 
 
+def test_a_run_may_be_named_instead_of_its_variant():
+    assert PRIOR.wants(make_run("vq", 1))
+    named = PRIOR.model_copy(update={"variants": ["vq-0", "projected"]})
+    wanted = [named.wants(make_run(*run)) for run in (("vq", 0), ("vq", 1), ("projected", 1), ("vq_ema", 0))]
+    assert wanted == [True, False, True, False]
+
+
+def test_which_runs_and_how_many_samples_are_not_in_a_priors_file(trained):
+    run = make_run("projected")
+    before = drawing.prior_file(trained, run).read_bytes()
+    drawing.prior_file(trained, run).unlink()
+    other = PRIOR.model_copy(update={"variants": ["projected-0"], "samples": 20})
+    runs.train_prior_run(trained.model_copy(update={"prior": other}), run)
+    assert drawing.prior_file(trained, run).read_bytes() == before
+
+
+def test_a_prior_trained_with_other_threads_is_kept_and_said(trained, monkeypatch, capsys):
+    run = make_run("projected")
+    before = drawing.prior_file(trained, run).read_bytes()
+    capsys.readouterr()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    result = runs.train_prior_run(trained, run)
+    assert (
+        "projected-0: its prior was trained with 1 thread and is kept; with 7 threads last" in capsys.readouterr().err
+    )
+    assert drawing.prior_file(trained, run).read_bytes() == before
+    assert result["provenance"]["threads"] == 1
+
+
+def test_a_training_that_goes_on_with_other_threads_says_so(experiment, monkeypatch, capsys):
+    run, save = make_run("vq"), checkpoints.save_state
+
+    def save_and_die(folder, state):
+        save(folder, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_state", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train_prior_run(experiment, run)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    runs.train_prior_run(experiment, run)
+    told = capsys.readouterr().err
+    assert "vq-0: pixelcnn is going on after step 2" in told
+    assert "its checkpoint was written by 1 thread; with 7 threads last digits may differ" in told
+
+
+def test_what_is_measured_belongs_to_parameters_and_weights(trained):
+    run = make_run("projected")
+
+    def measured(**changes) -> bool:
+        return runs.is_measured(trained.model_copy(update={"prior": PRIOR.model_copy(update=changes)}), run)
+
+    assert measured() and measured(variants=["projected"])
+    assert not measured(batch_size=9)
+    assert not measured(samples=17)
+    assert not measured(reals=SMALL.model_copy(update={"steps": 7}))
+    assert not measured(variants=["vq"])
+    assert not runs.is_measured(trained, make_run("vq"))
+    write_model(trained, run, seed=1)
+    assert not measured()
+
+
 def test_codes_alone_have_no_gains(experiment):
     result = runs.train_prior_run(experiment, make_run("vq"))
     assert result["reals"] is None
@@ -167,6 +243,42 @@ def test_samples_follow_the_seed_and_the_class(finished):
     assert torch.equal(one, drawing.sample_images(finished, run, "n02", 0.8, seed=3, count=5))
     assert not torch.equal(one, drawing.sample_images(finished, run, "n02", 0.8, seed=4, count=5))
     assert not torch.equal(one, drawing.sample_images(finished, run, "n01", 0.8, seed=3, count=5))
+
+
+def test_without_a_class_all_come_in_turn_and_the_first_few_are_spread():
+    assert sorted(drawing.in_turn(200, 200).tolist()) == list(range(200))
+    few = drawing.in_turn(200, 8)
+    assert few.sort().values.diff().min() > 10
+    assert torch.equal(drawing.in_turn(200, 500)[:8], few)
+    assert drawing.in_turn(1, 3).tolist() == [0, 0, 0]
+    counts = torch.bincount(drawing.in_turn(7, 30))
+    assert counts.max() - counts.min() <= 1
+
+
+def test_one_of_many_classes_is_looked_for_by_its_name():
+    classes = [f"n{number:08d}" for number in range(1000, 1100)]
+    assert find_class("n00001033", classes) == 33
+    with pytest.raises(ParameterError) as caught:
+        find_class("n0001033", classes)
+    assert "did you mean 'n00001033'? there are 100, n00001000 to n00001099" in str(caught.value)
+
+
+def test_the_command_line_writes_samples_and_the_grid_of_the_report(finished, tmp_path, monkeypatch, capsys):
+    run = make_run("projected")
+    monkeypatch.setattr(
+        command_line, "load_experiment", lambda name: finished.model_copy(update={"runs": {run.name: run}})
+    )
+    target = tmp_path / "drawn.png"
+    command = ["sample", "smoke", run.name, "--to", str(target)]
+    assert command_line.main([*command, "--class", "n02", "--seed", "3", "--count", "5", "--temperature", "0.8"]) == 0
+    assert capsys.readouterr().out == f"{target}\n"
+    expected = drawing.sample_images(finished, run, "n02", 0.8, 3, 5)
+    assert target.read_bytes() == png(expected, 3)
+    assert command_line.main([*command, "--as-in-report"]) == 0
+    shown = np.asarray(Image.open(finished.results / f"{run.name}.prior.png"))
+    assert np.array_equal(np.asarray(Image.open(target)), shown[: 4 * 16])
+    assert command_line.main([*command, "--class", "n2"]) == 2
+    assert capsys.readouterr().err.startswith("error: class 'n2' is not one of the data; did you mean")
 
 
 MISTAKES = {
@@ -242,12 +354,12 @@ def test_a_likelihood_that_is_not_finite_stops_the_training():
 
 @pytest.mark.parametrize("variant", ["vq", "projected", "projected_rows"])
 def test_a_bitstream_gives_back_what_was_encoded_at_the_length_that_was_told(variant):
-    """With the weights of the start, whose tables are no uniform ones, and latents that do not fit them at all."""
+    """With weights drawn anew, so that all they say of reals matters too, and latents that do not fit them at all."""
     model = make_model(NETWORK, make_run(variant).variant)
     with eval_mode(model):
         layout = layout_of(model, SPLITS["test"], CPU)
         latents = compress_split(model, SPLITS["test"], layout, CPU).at(slice(0, 12))
-    prior = make_prior(layout, len(CLASSES), PRIOR, 0).eval()
+    prior = restless(make_prior(layout, len(CLASSES), PRIOR, 0))
     quantizer = None
     if latents.reals is not None:
         prior.reals.base.fit(latents)
@@ -268,7 +380,7 @@ def test_a_position_without_reals_costs_nothing_in_a_bitstream():
     reals = torch.randn(6, 2, 2, 3, generator=torch.Generator().manual_seed(1))
     reals = torch.where((symbols[..., 0] < 2)[:, None], torch.nan, reals)
     latents = Latents(symbols, reals, torch.arange(6) % 3)
-    prior = make_prior(layout, 3, PRIOR, 0).eval()
+    prior = restless(make_prior(layout, 3, PRIOR, 0))
     prior.reals.base.fit(latents)
     assert prior.reals.base.stored.tolist() == [False, False, True, True]
     quantizer = UniformQuantizer(reals, bits=8)
@@ -278,6 +390,95 @@ def test_a_position_without_reals_costs_nothing_in_a_bitstream():
     assert torch.allclose(got.reals, quantizer(reals), rtol=1e-6, equal_nan=True)
     told = float(bits_of_images(prior, latents, quantizer, CPU).sum())
     assert told - 8 < 8 * words.nbytes < told * 1.01 + 64
+
+
+DECODE = """
+import sys
+import torch
+from vqlib.priors import coding
+torch.set_num_threads(1)
+prior, words, count, quantizer = torch.load(sys.argv[1], weights_only=False)
+torch.save(tuple(coding.decode(prior, words, count, quantizer)), sys.argv[2])
+"""
+
+
+def test_another_process_decodes_a_bitstream(tmp_path):
+    layout = Layout((5, 3), (2, 3), 2, False)
+    draw = torch.Generator().manual_seed(0)
+    symbols = torch.stack([torch.randint(size, (6, 2, 3), generator=draw) for size in layout.alphabets], dim=-1)
+    latents = Latents(symbols, torch.randn(6, 2, 2, 3, generator=draw), torch.arange(6) % 3)
+    prior = restless(make_prior(layout, 3, PRIOR, 0))
+    prior.reals.base.fit(latents)
+    quantizer = UniformQuantizer(latents.reals, 6, axis=1)
+    files = [tmp_path / "sent", tmp_path / "got"]
+    torch.save((prior, coding.encode(prior, latents, quantizer), 6, quantizer), files[0])
+    subprocess.run([sys.executable, "-c", DECODE, *files], cwd=ROOT, check=True, timeout=60)
+    got = Latents(*torch.load(files[1]))
+    assert torch.equal(got.symbols, symbols) and torch.equal(got.labels, latents.labels)
+    assert torch.equal(quantizer.indices(got.reals), quantizer.indices(latents.reals))
+
+
+def test_a_constant_real_has_a_finite_likelihood_after_a_file(tmp_path):
+    """Of three channels, one is always 0, one always 0.7: float16 has neither 1e-8 nor 0.7."""
+    layout, draw = Layout((4,), (2, 3), 3, False), torch.Generator().manual_seed(0)
+    reals = torch.randn(20, 3, 2, 3, generator=draw)
+    reals[:, 1], reals[:, 2] = 0.0, 0.7
+    latents = Latents(torch.randint(4, (20, 2, 3, 1), generator=draw), reals, torch.zeros(20, dtype=torch.int64))
+    prior = make_prior(layout, 1, PRIOR, 0)
+    prior.reals.base.fit(latents)
+    save_model(tmp_path / "prior", prior.state_dict(), {})
+    again = filled(lambda: make_prior(layout, 1, PRIOR, 1), read_sealed(tmp_path / "prior")[0])
+    assert torch.equal(again.reals.base.std, prior.reals.base.std)
+    logs = again.reals.log_prob(reals, latents.symbols, None)
+    assert torch.isfinite(logs).all()
+    assert (logs[:, 1:] > 5).all()
+    assert (again.reals.log_prob(reals + 5e-6, latents.symbols, None)[:, 1:] > 5).all()  # a last digit costs little
+    quantizer = quantizer_of(latents)
+    told = describe_bits(again, latents, latents, quantizer, 64, CPU)["reals"]
+    assert all(np.isfinite(value) for part in told.values() if isinstance(part, dict) for value in part.values())
+
+
+RARE = Latents(  # of four codes the first two are frequent, and discrete
+    torch.tensor([0] * 9 + [1] * 8 + [2]).view(1, 3, 6, 1),
+    torch.tensor([torch.nan] * 17 + [0.5]).view(1, 1, 3, 6), torch.zeros(1, dtype=torch.int64),
+)  # fmt: skip
+
+
+def test_an_unseen_code_does_as_the_rarest_that_was_seen():
+    base = make_prior(Layout((4,), (3, 6), 1, False), 1, PRIOR, 0).reals.base
+    base.fit(RARE)
+    assert base.stored.tolist() == [False, False, True, True]
+    base.fit(Latents(RARE.symbols, torch.full((1, 1, 3, 6), torch.nan), RARE.labels))
+    assert base.stored.tolist() == [False] * 4
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_latents_whose_codes_do_not_tell_what_is_stored_have_no_bitstream(stored):
+    prior = restless(make_prior(Layout((4,), (3, 6), 1, False), 1, PRIOR, 0))
+    prior.reals.base.fit(RARE)
+    other = Latents(*(part.clone() for part in RARE))
+    other.symbols[0, 0, 0, 0] = 3  # unseen
+    other.reals[0, 0, 0, 0] = 0.25 if stored else torch.nan
+    quantizer = UniformQuantizer(RARE.reals, 4)
+    if stored:
+        words = coding.encode(prior, other, quantizer)
+        assert torch.equal(coding.decode(prior, words, 1, quantizer).symbols, other.symbols)
+    else:
+        with pytest.raises(coding.NoStreamError, match=r"^at 1 of 18 places the prior does not know from the codes"):
+            coding.encode(prior, other, quantizer)
+
+
+def test_a_frequency_variant_has_a_prior_and_says_why_it_has_no_bitstream(experiment):
+    """Weights of the start, 48 images: some codes of test images are unseen, on either side of the frequent ones."""
+    run = make_run("frequency_412")
+    write_model(experiment, run)
+    result = runs.train_prior_run(experiment, run)
+    assert result["reason"] is None
+    assert result["reals"]["per_image"] < 8 * 16  # of D numbers at every position
+    assert np.isfinite(result["rate"]["bpp_prior"])
+    assert result["bitstream"] is None
+    assert "places the prior does not know from the codes" in result["bitstream_missing"]
+    assert torch.isfinite(drawing.sample_images(experiment, run, count=4)).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -5,12 +5,15 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic_study import SMALL, SWEEP, make_study
 
 from vqlib.params import ROOT
 from vqlib.reporting import paper
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
+from vqlib.reporting.claims_error import best_control, for_free
+from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.report import report_markdown
@@ -114,7 +117,8 @@ def test_c1_follows_the_errors(study):
                             ([0.010, 0.0101, 0.0099], "reproduced")):  # fmt: skip
         study.errors(SMALL, vq=vq, projected=[*projected, *projected[:2]], vq_ema=[0.030, 0.031, 0.029])
         verdict = study.verdict("C1")
-        assert verdict.said == said, verdict.evidence
+        assert verdict.said == (said if said == "open" else f"{said} at width 64, 7,500 steps"), verdict.evidence
+        assert "times the MSE of `vq_ema`, the best control at no more nominal bits (0.5625 bpp)" in verdict.evidence
         assert verdict.numbers["ratio"] == pytest.approx(sum([*projected, *projected[:2]]) / 5 / 0.040, rel=0.01)
     study.errors(SMALL, vq_ema=[0.015, 0.0151, 0.0149])
     verdict = study.verdict("C1")
@@ -133,9 +137,13 @@ def test_c1_takes_the_fewest_bits_that_cost_one_per_cent(study):
 
 def test_c1_on_the_released_axis_waits_for_the_papers_width(study):
     assert study.verdict("C1, released axis").said == "open"
+    for variant in ("vq", "projected_rows"):
+        study.change(SWEEP, variant, provenance={"width": 256})
+    short = study.verdict("C1, released axis")
+    assert short.said == "open" and "width 256 or more and 39,100 steps" in short.evidence
     for mse, said in ((0.010, "true only at 8.11 times the rate"), (0.019, "open"), (0.036, "not reproduced")):
         for variant in ("vq", "projected_rows"):
-            study.change(SWEEP, variant, provenance={"width": 256})
+            study.change(SWEEP, variant, provenance={"width": 256, "steps": 39_100})
         study.errors(SWEEP, vq=[0.04] * 3, projected_rows=[mse])
         for seed in (1, 2):
             study.evaluations[SWEEP].pop(f"projected_rows-{seed}", None)
@@ -147,6 +155,37 @@ def test_the_share_that_a_healthy_codebook_gives_for_free(study):
     verdict = study.verdict("C1, for free")
     assert verdict.said == "50 % of the half"
     assert verdict.numbers["share"] == pytest.approx(0.5)
+    assert "in a real bitstream" in verdict.evidence
+    del study.evaluations[SMALL]["vq_ema-2"]
+    assert study.verdict("C1, for free").said == "50 % of the half, a tendency"
+
+
+def test_a_model_without_a_codebook_is_no_healthy_codebook(study):
+    """FSQ has the least error of all controls and is told apart from them."""
+    study.errors(SMALL, vq=[0.040] * 3, vq_ema=[0.030] * 3)
+    results = with_a_better_fsq(study)
+    assert best_control(results, 0.5625, codebook=True) == "vq_ema"
+    assert best_control(results, 0.5625, codebook=False) == best_control(results, 0.5625) == "fsq"
+    verdict = for_free([results])
+    assert verdict.said == "50 % of the half"
+    assert "`fsq`, which has no codebook: 0.550" in verdict.evidence and "90 % of the half" in verdict.evidence
+
+
+def with_a_better_fsq(study: Study) -> Results:
+    """The results of the small experiment, where `fsq` is `vq_ema` with a smaller error."""
+    base, runs = study.loaded[SMALL].experiment, ("vq_ema-0", "vq_ema-1", "vq_ema-2")
+    names = {run: run.replace("vq_ema", "fsq") for run in runs}
+    experiment = base.model_copy(update={"runs": base.runs | {names[run]: base.runs[run] for run in runs}})
+    study.loaded = study.loaded | {SMALL: dataclasses.replace(study.loaded[SMALL], experiment=experiment)}
+    for run, name in names.items():
+        copied = copy.deepcopy(study.evaluations[SMALL][run]) | {"variant": "fsq", "run": name}
+        copied["test"]["mse"] = 0.022
+        study.evaluations[SMALL][name] = copied
+    rows = study.history[SMALL]
+    rows = rows[rows["run"].isin(runs)]
+    rows = rows.assign(run=rows["run"].map(names), variant="fsq", recon_loss=rows["recon_loss"] / 2)
+    study.history[SMALL] = pd.concat([study.history[SMALL], rows], ignore_index=True)
+    return study.results(SMALL)
 
 
 def test_c2_counts_late_peaks(study):
@@ -164,6 +203,18 @@ def test_c2_counts_late_peaks(study):
     for seed in range(5):
         study.redraw(SMALL, f"projected-{seed}", recon_loss_max=lambda train: 1.2 * train["recon_loss"])
     assert study.verdict("C2").said == "not reproduced"
+
+
+def test_copies_of_vq_count_as_no_runs_of_their_own(study):
+    """S of 502 and 412 never fires in the sweep, S of 312 and below does."""
+    verdict = study.verdict("C4")
+    assert "Over the 5 values of S at which models differ" in verdict.evidence
+    study.change(SWEEP, "frequency_312", rate={"continuous_fraction": 0.0})
+    verdict = study.verdict("C4")
+    assert verdict.said == "open" and "there are 4" in verdict.evidence
+    verdict = unstable("projected")([study.results(SWEEP)])
+    assert verdict.numbers["other_of"] == 3 + 1 + 4  # vq, vq_ema; S of 16, 8 and 4, and the released one
+    assert "frequency_502-0, frequency_412-0, frequency_312-0" in verdict.evidence
 
 
 def test_the_cause_of_c2_is_tested_by_intervention(study):
@@ -190,7 +241,8 @@ def test_c3_asks_for_both_measures(study):
         (27.0, 0.96, "not reproduced"),
     ):
         study.change(SMALL, "projected", test={"psnr": psnr, "ssim": ssim})
-        assert study.verdict("C3").said == said
+        assert study.verdict("C3").said == f"{said} at width 64, 7,500 steps"
+    assert "mean of the images' PSNR" in study.verdict("C3").evidence
 
 
 def test_c4_says_so_where_the_mask_never_fires(study):
@@ -198,10 +250,10 @@ def test_c4_says_so_where_the_mask_never_fires(study):
     assert verdict.said == "true only of the paper's S"
     assert "S = 502, 412 under 0.1 %" in verdict.evidence
     study.errors(SWEEP, frequency_412=[0.02])
-    assert study.verdict("C4").said == "not reproduced"
+    assert study.verdict("C4").said == "not reproduced at width 64, 2,500 steps"
     base = study.results(SWEEP).mean("vq", "test.mse")
     study.errors(SWEEP, **{f"frequency_{s}": [base * (1 + 0.01 * (s % 3))] for s in (502, 412, 312, 16, 8, 4)})
-    assert study.verdict("C4").said == "reproduced"
+    assert study.verdict("C4").said == "reproduced at width 64, 2,500 steps"
 
 
 @pytest.mark.parametrize(
@@ -217,6 +269,32 @@ def test_disagreements_follow_the_results(study, name, variant, sections, said):
     for experiment in (SMALL, SWEEP):
         study.change(experiment, variant, **sections)
     assert study.verdict(name).said.split(",")[0] == said
+
+
+def test_a_table_that_decides_nothing_does_not_settle_disagreement_4(study):
+    for variant in ("frequency_312", "frequency_released_312"):
+        study.change(SWEEP, variant, rate={"continuous_fraction": 0.0005})
+    verdict = study.verdict("4, frequency table")
+    assert verdict.said == "open" and "no table can matter" in verdict.evidence
+
+
+def test_disagreement_5_is_decided_by_the_papers_models(study):
+    for variant in SMALL_RUNS:
+        for content in study.of(SMALL, variant):
+            content["released_protocol"] = {"images": 9984, "mse": content["test"]["mse"]}
+    study.change(SMALL, "vq_ema", released_protocol={"mse": 1.0})
+    verdict = study.verdict("5, evaluation")
+    assert verdict.said == "confirmed, without effect here"
+    assert "in the others by at most" in verdict.evidence and "`vq_ema-" in verdict.evidence
+    assert not [run for _, run in verdict.runs if run.startswith("vq_ema")]
+
+
+def test_a_formula_without_runs_is_said_to_be_arithmetic_alone(study):
+    assert "arithmetic alone" not in study.verdict("3, rate").evidence
+    for experiment in (SMALL, SWEEP):
+        for run in [run for run in study.evaluations[experiment] if run.startswith("projected_rows")]:
+            del study.evaluations[experiment][run]
+    assert "No run of `projected_rows`, so 9/16 + D·b/(4W) is arithmetic alone." in study.verdict("3, rate").evidence
 
 
 def test_two_disagreements_are_settled_by_arithmetic():
@@ -268,6 +346,18 @@ def test_consecutive_seeds_are_told_as_one():
 
 def test_the_rules_were_logged_with_a_date():
     log = (ROOT / "LOG.md").read_text()
-    entry = log[log.index("## 2026-11-24 The rules by which") :]
-    for name in (*paper.CLAIMS, *(f"{place}, *" for place in range(1, 10))):
-        assert name in entry, name
+    entry = section(log, "2026-11-24 The rules by which the claims will be judged")
+    for name in (*(rf"\*\*{name}, " for name in paper.CLAIMS), *(rf"\b{place}, \*" for place in range(1, 10))):
+        assert re.search(name, entry), name
+
+
+def test_rules_that_were_amended_after_the_runs_say_so():
+    entry = section((ROOT / "LOG.md").read_text(), "2026-11-24 Fourth part: rules amended after a review")
+    assert "after the runs" in entry
+    lines = [line for line in entry.splitlines() if line.startswith("- ")]
+    assert lines and all(line.startswith("- 2026-11-24, ") for line in lines)
+
+
+def section(log: str, heading: str) -> str:
+    """The text under a heading, up to the next heading of any level."""
+    return log.partition(f"## {heading}\n")[2].partition("\n#")[0]

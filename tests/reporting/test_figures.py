@@ -67,7 +67,7 @@ def usage(models: list[str]) -> pd.DataFrame:
 def gain_frames(models: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = [(model, f"{model}-0", x, np.exp(-(x**2))) for model in models for x in np.linspace(-2, 2, 20)]
     return (pd.DataFrame(rows, columns=["model", "run", "middle", "density"]),
-            pd.DataFrame(rows, columns=["model", "run", "place", "share"]))  # fmt: skip
+            pd.DataFrame(rows, columns=["model", "run", "value", "share"]))  # fmt: skip
 
 
 def runs_of(models: list[str]) -> pd.DataFrame:
@@ -287,7 +287,7 @@ def test_no_curve_of_usage_leaves_the_axes():
 
 
 def test_gains_are_drawn_over_whole_bins():
-    steps = study_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[1].patches[0]
+    steps = study_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[0].patches[0]
     np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21), atol=1e-9)
 
 

@@ -1,5 +1,6 @@
 """What the report says and shows of priors, from results as the stage writes them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from synthetic_results import NAME, add_runs, make_repository
 from vqlib.errors import ReportError
 from vqlib.reporting import claims_latents
 from vqlib.reporting.exhibits import all_exhibits
-from vqlib.reporting.prior_exhibits import COLUMNS, ROWS, mosaic, prior_exhibits
+from vqlib.reporting.prior_exhibits import COLUMNS, MEASURES, ROWS, mosaic, prior_exhibits
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import load_results
 from vqlib.reporting.style import image_bytes
@@ -31,7 +32,9 @@ def write_prior(root, run: str, gains: bool, missing: str | None = "FID needs we
         "codes": {"order0": [5.0, 1.0], "pixelcnn": [3.75, 0.5], "transformer": [3.5, 0.5]},
         "reals": {"per_image": 64, "levels": 256, "order0": gain | {"level_bits": 6.5},
                   "gaussian_per_code": gain | {"level_bits": 5.5}, "network": gain} if gains else None,
-        "rate": {"bpp_nominal": 1.0625, "bpp_order0": 0.7, "bpp_prior": 0.43, "bits_per_dimension": 0.1433},
+        "rate": {"bpp_label": 0.01, "bpp_codes_order0": 0.3, "bpp_codes_prior": 0.17,
+                 "bpp_reals_order0": 0.4 * gains, "bpp_reals_prior": 0.25 * gains, "bpp_nominal": 1.0625,
+                 "bpp_order0": 0.7, "bpp_prior": 0.43, "latent_bits_per_value": 0.1433},
         "bitstream": {"images": 16, "bytes": 900, "bpp": 0.44, "bpp_prior": 0.4375},
         "samples": {"count": 250, "sliced_wasserstein": dict(zip(SETS, (0.1, 0.3, 0.05, 0.04, 0.02), strict=True)),
                     "code_pairs": {"prior": 0.2, "naive": 0.7, "training": 0.1, "floor": 0.1},
@@ -53,18 +56,38 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rate", "pairs", "said"),
-    [(0.43, 0.2, "not reproduced"), (0.8, 0.2, "reproduced"), (0.43, 0.9, "open")],
+    ("rate", "samples", "said"),
+    [
+        ({}, {}, "not reproduced for `projected`"),
+        ({"bpp_prior": 0.65, "bpp_reals_prior": 0.42}, {}, "reproduced for `projected`"),  # only the codes win
+        ({"bpp_prior": 0.75, "bpp_codes_prior": 0.45}, {}, "open"),  # only the real numbers
+        ({}, {"code_pairs": 0.9}, "open"),
+        ({}, {"sliced_wasserstein": 0.4}, "open"),
+    ],
 )
-def test_c5_holds_a_prior_against_histograms(root, rate, pairs, said):
+def test_c5_holds_a_prior_against_histograms(root, rate, samples, said):
     assert claims_latents.priors([load_results(NAME, root)]).said == "open"
     content = write_prior(root, "projected-0", gains=True)
-    content["rate"]["bpp_prior"], content["samples"]["code_pairs"]["prior"] = rate, pairs
+    content["rate"] |= rate
+    for measure, value in samples.items():
+        content["samples"][measure]["prior"] = value
     (root / "results" / NAME / "projected-0.prior.json").write_text(json.dumps(content))
     write_prior(root, "vq-0", gains=False)  # has nothing continuous, so it does not count
     verdict = claims_latents.priors([load_results(NAME, root)])
     assert verdict.said == said
     assert verdict.runs == ((NAME, "projected-0"),)
+    assert f"codes {content['rate']['bpp_codes_prior']:.3f} (0.300)" in verdict.evidence
+    assert f"continuous values {content['rate']['bpp_reals_prior']:.3f} (0.400)" in verdict.evidence
+
+
+def test_in_c5_the_grid_of_learning_rates_does_not_vote(root):
+    write_prior(root, "projected-0", gains=True)
+    losing = write_prior(root, "projected-0", gains=True)
+    losing["rate"]["bpp_reals_prior"] = 0.9
+    results = load_results(NAME, root)
+    priors = {**results.priors, "projected-0-lr2e-3": losing}
+    verdict = claims_latents.priors([dataclasses.replace(results, priors=priors)])
+    assert verdict.said == "not reproduced for `projected`" and len(verdict.runs) == 1
 
 
 def test_without_priors_the_report_has_no_section_of_them(root):
@@ -77,22 +100,28 @@ def test_each_prior_has_its_bits_its_distances_and_its_pictures(root):
     write_prior(root, "identity-0", gains=False)
     path = root / "results" / NAME / "identity-0.prior.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"reason": "it has no codes"}))
-    bits, distances, *pictures = prior_exhibits(load_results(NAME, root))
-    shown = bits.content.shown.set_index("run")
+    rates, bits, distances, *pictures = prior_exhibits(load_results(NAME, root))
+    shown = rates.content.shown.set_index("run")
     assert list(shown.index) == ["`vq-0`", "`projected-0`"]
-    assert shown.loc["`projected-0`", ["order 0", "pixelcnn", "transformer"]].tolist() == ["6.000", "4.250", "4.000"]
-    assert shown.loc["`projected-0`", ["order 0, gain", "per code, gain", "network, gain"]].tolist() == [
-        "6.500", "5.500", "4.250"]  # fmt: skip
-    assert shown.loc["`vq-0`", "network, gain"] == "–"
-    assert shown.loc["`vq-0`", "bpp"] == "0.4300"
-    assert bits.content.values.set_index("run").loc["vq-0", "stream / likelihood"] == pytest.approx(0.44 / 0.4375)
-    assert "No prior (it has no codes): identity-0." in bits.caption
+    assert shown.loc["`projected-0`", ["all, order 0", "all", "codes, order 0", "codes", "reals, order 0", "reals"]
+                     ].tolist() == ["0.7000", "0.4300", "0.3000", "0.1700", "0.4000", "0.2500"]  # fmt: skip
+    assert shown.loc["`vq-0`", ["reals", "latent bits per colour value"]].tolist() == ["–", "0.1433"]
+    assert rates.content.values.set_index("run").loc["vq-0", "stream / likelihood"] == pytest.approx(0.44 / 0.4375)
+    assert "No prior (it has no codes): identity-0." in rates.caption and "saves nothing" not in rates.caption
+    shown = bits.content.shown.set_index(["run", "of"])
+    assert shown.loc[("`projected-0`", "all symbols of a position"), ["order 0", "pixelcnn", "transformer"]
+                     ].tolist() == ["6.000", "4.250", "4.000"]  # fmt: skip
+    assert shown.loc[("`projected-0`", "symbol 2"), "order 0"] == "1.000"
+    assert shown.loc[("`projected-0`", "real number"), ["order 0", "a Gaussian per code", "network of reals"]
+                     ].tolist() == ["6.500", "5.500", "4.250"]  # fmt: skip
+    assert ("`vq-0`", "real number") not in shown.index
     assert "4.81 bits per code" in bits.caption
     assert "FID needs weights." in distances.caption
-    shown = distances.content.shown.set_index("run")
-    assert list(shown.index) == ["`vq-0`", "`projected-0`"]
-    assert shown.loc["`vq-0`", ["pixels, samples", "code pairs, no prior"]].tolist() == ["0.1000", "0.7000"]
-    assert not [column for column in shown if column.startswith("FID") or set(shown[column]) == {"–"}]
+    by_measure = distances.content.values.set_index(["measure", "run"])
+    assert by_measure.loc[(MEASURES["sliced_wasserstein"], "vq-0"), "samples"] == 0.1
+    assert by_measure.loc[(MEASURES["code_pairs"], "projected-0"), "no prior"] == 0.7
+    assert MEASURES["fid"] not in distances.content.groups and len(distances.content.shown) == 2 * 4
+    assert max(exhibit.content.shown.shape[1] for exhibit in (rates, bits, distances)) <= 10
     assert [picture.name for picture in pictures] == ["prior_samples_vq_0", "prior_samples_projected_0"]
     assert "a class per column" in pictures[0].caption
 
@@ -101,17 +130,46 @@ def test_a_variant_has_one_picture_that_of_its_first_run(root):
     add_runs(root, "projected", range(1, 3))
     for run in ("projected-0", "projected-1", "projected-2", "vq-0"):
         write_prior(root, run, gains=run != "vq-0")
-    _, distances, *pictures = prior_exhibits(load_results(NAME, root))
-    assert len(distances.content.shown) == 4
+    rates, _, _, *pictures = prior_exhibits(load_results(NAME, root))
+    assert len(rates.content.shown) == 4
     assert [picture.heading for picture in pictures] == ["New images: vq-0", "New images: projected-1"]
 
 
 def test_fid_is_in_the_table_where_it_was_computed(root):
     write_prior(root, "vq-0", gains=False, missing=None)
-    _, distances, _ = prior_exhibits(load_results(NAME, root))
-    fid = [column for column in distances.content.shown if column.startswith("FID")]
-    assert distances.content.shown.loc[0, fid].tolist() == ["90.00", "190.0", "60.00", "40.00", "5.000"]
+    _, _, distances, _ = prior_exhibits(load_results(NAME, root))
+    row = distances.content.groups.index(MEASURES["fid"])
+    assert distances.content.shown.loc[row].tolist() == ["`vq-0`", "90.00", "190.0", "60.00", "40.00", "5.000"]
     assert "FID needs" not in distances.caption
+
+
+def test_a_prior_that_saves_nothing_and_one_without_a_stream_are_named(root):
+    content = write_prior(root, "vq-0", gains=False)
+    content["rate"]["bpp_prior"] = 0.71
+    content |= {"bitstream": None, "bitstream_missing": "at 3 of 9 places"}
+    (root / "results" / NAME / "vq-0.prior.json").write_text(json.dumps(content))
+    rates = prior_exhibits(load_results(NAME, root))[0]
+    assert "`vq-0` has none: at 3 of 9 places." in rates.caption
+    assert "A prior that saves nothing over the histograms: vq-0." in rates.caption
+    assert rates.content.shown.loc[0, "stream / likelihood"] == "–"
+
+
+def test_gains_and_codes_have_rows_of_their_own(root):
+    write_prior(root, "gain_shape_4-0", gains=False)
+    shown = prior_exhibits(load_results(NAME, root))[1].content.shown
+    assert shown["of"].tolist() == ["code", "gain level (one of its bits is the sign)", "all symbols of a position"]
+    assert shown["pixelcnn"].tolist() == ["3.750", "0.5000", "4.250"]
+
+
+def test_classes_stand_above_their_columns_where_results_name_them(root):
+    content = write_prior(root, "vq-0", gains=False)
+    *_, picture = prior_exhibits(load_results(NAME, root))
+    assert "results/ holds no names" in picture.caption
+    content["samples"]["classes"] = [f"n0{place}" for place in range(COLUMNS)]
+    (root / "results" / NAME / "vq-0.prior.json").write_text(json.dumps(content))
+    *_, picture = prior_exhibits(load_results(NAME, root))
+    words = [text.get_text() for text in picture.content.axes[0].texts]
+    assert words[-COLUMNS:] == content["samples"]["classes"] and "no names" not in picture.caption
 
 
 def test_a_picture_of_another_form_is_refused_in_one_line(root):

@@ -5,6 +5,7 @@ The released ``Projection`` sums over dimension 3 of a (B, D, h, w) tensor. That
 image of 3,072 values. What the paper's text describes is ``projected``.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,3 +48,11 @@ class Bottleneck(CodebookBottleneck):
 
     def decompress(self, indices: Tensor, continuous: Tensor) -> Tensor:
         return continuous.unsqueeze(self.dim) * look_up(indices, self.codebook)
+
+    @torch.no_grad()
+    def statistics(self, counts: Tensor | None) -> dict[str, Tensor]:
+        """Beside the codes' norms the least size of an entry of a code in use. A gain here divides by the norm of a
+        channel's row of w entries, not of a code; where one code fills a row that norm is sqrt(w) times its entry."""
+        entries = self.codebook.abs().amin(dim=1)  # (K,)
+        used = entries if counts is None else torch.where(counts > 0, entries, torch.inf)
+        return super().statistics(counts) | {"smallest_used_code_entry": used.min()}

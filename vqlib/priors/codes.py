@@ -30,6 +30,11 @@ class Head(nn.Module):
         return self.out(F.relu(hidden))
 
 
+def embed(embeddings: nn.ModuleList, symbols: Tensor) -> Tensor:
+    """The sum of each symbol's embedding, (..., Q) -> (..., C)."""
+    return sum(embedding(symbols[..., q]) for q, embedding in enumerate(embeddings))
+
+
 class CodePrior(nn.Module):
     """``network``: see ``vqlib.priors``. ``classes``: how many; with one, nothing is conditioned on."""
 
@@ -41,8 +46,7 @@ class CodePrior(nn.Module):
         self.label = nn.Embedding(classes, channels) if classes > 1 else None
 
     def embed(self, symbols: Tensor) -> Tensor:
-        """(..., Q) -> (..., C)"""
-        return sum(embedding(symbols[..., q]) for q, embedding in enumerate(self.embeddings))
+        return embed(self.embeddings, symbols)
 
     def condition(self, labels: Tensor | None) -> Tensor:
         """(B, C, 1, 1), or (1, C, 1, 1) of zeros with one class."""

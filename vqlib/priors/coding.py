@@ -17,6 +17,11 @@ from vqlib.priors.model import PriorModel
 from vqlib.priors.reals import level_probabilities, ranges
 from vqlib.uniform import UniformQuantizer
 
+
+class NoStreamError(Exception):
+    """Latents that cannot be written under the prior; the message is the reason."""
+
+
 PRECISION = 24  # bits of a table's whole numbers
 FAMILY = constriction.stream.model.Categorical(perfect=False)
 
@@ -28,7 +33,18 @@ def whole_numbers(probabilities: Tensor) -> np.ndarray:
 
 
 def encode(prior: PriorModel, latents: Latents, quantizer: UniformQuantizer | None) -> np.ndarray:
-    """The compressed images, 32-bit words: class, symbols, and reals as levels of ``quantizer``."""
+    """The compressed images, 32-bit words: class, symbols, and reals as levels of ``quantizer``.
+
+    Raises:
+        NoStreamError: reals are stored where the prior, by the symbols, expects none, or the other way round. Nothing
+            is written that says where they are.
+    """
+    if latents.reals is not None:
+        there = ~torch.isnan(latents.reals)
+        wrong = (there != prior.reals.base.stores(latents.symbols.to(_device(prior))).cpu()[:, None]).any(dim=1)
+        if wrong.any():
+            raise NoStreamError(f"at {int(wrong.sum())} of {wrong.numel()} places the prior does not know from the "
+                                "codes, unseen in training, whether real numbers are stored")  # fmt: skip
     coder = constriction.stream.queue.RangeEncoder()
     known = _in_order(latents, quantizer, prior)
 
@@ -51,7 +67,7 @@ def _walk(
     prior: PriorModel, count: int, code: Callable[[np.ndarray], np.ndarray], quantizer: UniformQuantizer | None
 ) -> Latents:
     """Code class, symbols and levels of ``count`` images; ``code`` turns tables (B, K) into symbols (B,)."""
-    device = next(prior.parameters()).device
+    device = _device(prior)
 
     def choose(probabilities: Tensor) -> Tensor:
         return torch.from_numpy(code(whole_numbers(probabilities)).astype(np.int64)).to(device)
@@ -69,6 +85,10 @@ def _walk(
     symbols = prior.codes[prior.chosen].walk(labels, count, lambda logs: choose(logs.exp()))
     reals = None if prior.reals is None else prior.reals.walk(symbols, labels, choose_reals).cpu()
     return Latents(symbols.cpu(), reals, labels.cpu())
+
+
+def _device(prior: PriorModel) -> torch.device:
+    return next(prior.parameters()).device
 
 
 def _in_order(latents: Latents, quantizer: UniformQuantizer | None, prior: PriorModel) -> Iterator[np.ndarray]:

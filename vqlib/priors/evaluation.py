@@ -1,9 +1,8 @@
 """What a prior is worth in bits, on the test split: its likelihood in float32 beside what numbers cost alone."""
 
-from math import log, log2, pi
+from math import log, log2
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,10 +10,9 @@ from vqlib.evaluation import RANGE_IMAGES, spread
 from vqlib.priors.codes import CodePrior
 from vqlib.priors.latents import Latents
 from vqlib.priors.model import PriorModel
-from vqlib.priors.naive import order0_bits
+from vqlib.priors.naive import order0_bits, order0_reals
 from vqlib.priors.reals import RealPrior, gaussian_log_prob, level_bits
 from vqlib.rate import GAIN_BITS, nominal_rate
-from vqlib.tables import entropy
 from vqlib.uniform import UniformQuantizer
 
 
@@ -60,15 +58,6 @@ def real_bits(
     }
 
 
-def order0_reals(train: Latents, test: Latents, quantizer: UniformQuantizer) -> dict[str, float]:
-    """The same for one Gaussian over all reals of training images, and the entropy of the test levels' histogram."""
-    kept = train.reals[~torch.isnan(train.reals)].double()
-    values = test.reals[~torch.isnan(test.reals)].double()
-    nats = float((((values - kept.mean()) / kept.std()).square() / 2 + kept.std().log() + log(2 * pi) / 2).mean())
-    levels = quantizer.indices(test.reals)[~torch.isnan(test.reals)]
-    return {"nats": nats, "bits": nats / log(2), "level_bits": entropy(np.bincount(levels.numpy()))}
-
-
 @torch.no_grad()
 def bits_of_images(
     prior: PriorModel, latents: Latents, quantizer: UniformQuantizer | None, device: torch.device
@@ -90,7 +79,8 @@ def describe_bits(
     prior: PriorModel, train: Latents, test: Latents, quantizer: UniformQuantizer | None, pixels: int,
     device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
-    """``codes``, ``reals`` and ``rate`` of a result. Bits per dimension are those per pixel over three colours."""
+    """``codes``, ``reals`` and ``rate`` of a result. ``latent_bits_per_value`` spreads the latents' bits over the 3 H W
+    values of an image; it is not the likelihood of an image, which is what "bits per dimension" means elsewhere."""
     codes: dict[str, Any] = {"order0": order0_bits(test.symbols, prior.layout)}
     codes |= {name: code_bits(one, test, device) for name, one in prior.codes.items()}
     positions = test.symbols[0, ..., 0].numel()
@@ -112,5 +102,5 @@ def describe_bits(
     rate["bpp_nominal"] = nominal_rate(prior.layout.alphabets, positions, stored, pixels)[f"bpp_{GAIN_BITS}bit"]
     rate["bpp_order0"] = order0 + rate.get("bpp_reals_order0", 0.0)
     rate["bpp_prior"] = label + under_prior + rate.get("bpp_reals_prior", 0.0)
-    rate["bits_per_dimension"] = rate["bpp_prior"] / 3
+    rate["latent_bits_per_value"] = rate["bpp_prior"] / 3
     return {"codes": codes, "reals": reals, "rate": rate}

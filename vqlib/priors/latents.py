@@ -73,6 +73,14 @@ def find_layout(indices: Tensor | None, continuous: Tensor | None, alphabets: tu
                        f"to rows of the grid of {shape[0]} x {shape[1]} codes")  # fmt: skip
 
 
+def joined(symbols: Tensor, alphabets: tuple[int, ...]) -> Tensor:
+    """The Q symbols of every position (..., Q) as one number (...), below the product of their alphabets."""
+    one = symbols[..., 0]
+    for q, size in enumerate(alphabets[1:], start=1):
+        one = one * size + symbols[..., q]
+    return one
+
+
 def lay_out(indices: Tensor, continuous: Tensor | None, layout: Layout) -> tuple[Tensor, Tensor | None]:
     """What ``compress`` returned as symbols and reals of ``Latents``."""
     symbols = indices.reshape(len(indices), *layout.shape, len(layout.alphabets))
@@ -118,8 +126,10 @@ def compress_split(model: VQVAE, split: Split, layout: Layout, device: torch.dev
 
 @torch.no_grad()
 def decode(model: VQVAE, symbols: Tensor, reals: Tensor | None, layout: Layout, batch_size: int = 250) -> Tensor:
-    """Images (N, 3, H, W) in [-1, 1], on the CPU, of symbols and reals."""
+    """Images (N, 3, H, W) in [-1, 1], on the CPU, of symbols and reals; a real that the model wants and that is NaN, as
+    a code unseen in training may have it, counts as 0."""
     device = next(model.decoder.parameters()).device
+    reals = None if reals is None else reals.nan_to_num(0)
     found = []
     for start in range(0, len(symbols), batch_size):
         part = slice(start, start + batch_size)

@@ -8,7 +8,8 @@ code pairs
     Total variation distance (0 to 1) between the histograms of neighbouring pairs of codes: whether codes follow one
     another as they do in images.
 
-Both are above 0 for two sets of real images, the less so the more images: that floor has to stand beside each value.
+Both are above 0 for two sets of real images, the less so the more images: what these differ by, called ``floor``, has
+to stand beside each value. Single sets may lie below it.
 """
 
 from collections.abc import Iterable
@@ -31,9 +32,12 @@ def sliced_wasserstein(a: Tensor, b: Tensor, seed: int = 0) -> float:
     return float((one - two).abs().mean())
 
 
-def code_pairs(a: Tensor, b: Tensor, codes: int) -> float:
-    """Between two sets of grids of codes, (N, h, w) int64 each below ``codes``."""
-    one, two = (_pairs(part, codes) for part in (a, b))
+def code_pairs(a: Tensor, b: Tensor) -> float:
+    """Between two sets of grids of codes, (N, h, w) int64 each; several symbols of a position count as one code, see
+    ``latents.joined``."""
+    known, numbers = torch.cat([a.flatten(), b.flatten()]).unique(return_inverse=True)
+    parts = numbers.split([a.numel(), b.numel()])
+    one, two = (_pairs(part.view_as(grids), len(known)) for part, grids in zip(parts, (a, b), strict=True))
     keys = torch.cat([one, two]).unique()
     shares = [torch.bincount(torch.searchsorted(keys, part), minlength=len(keys)).double() / len(part)
               for part in (one, two)]  # fmt: skip
@@ -60,6 +64,7 @@ def nearest_images(images: Tensor, pool: Iterable[Tensor]) -> tuple[Tensor, Tens
 
 
 def most_shared_codes(grids: Tensor, pool: Tensor) -> Tensor:
-    """The greatest share of positions at which a grid (N, h, w) has the codes of one of ``pool`` (M, h, w); (N,)."""
+    """The greatest share of positions at which a grid (N, h, w) has the codes of one of ``pool`` (M, h, w); (N,). As in
+    ``code_pairs``, all symbols of a position have to agree."""
     flat, others = grids.flatten(1), pool.flatten(1)
     return torch.stack([(others == one).double().mean(dim=1).max() for one in flat])

@@ -1,5 +1,6 @@
 """A run's prior: how it is built from parameters, kept in a file, and asked for new latents."""
 
+import difflib
 import functools
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vqlib.priors.reals import RealPrior
 NETWORKS = ("pixelcnn", "transformer")  # of the codes; each is trained, the better on validation is sampled from
 REALS = "pixelcnn"  # of the reals
 HOTTEST = 10.0
+FEW = 20  # classes that a message may list
 
 
 class PriorModel(nn.Module):
@@ -70,8 +72,11 @@ def find_class(name: str, classes: list[str]) -> int:
     """The label of a class by its name. Raises ParameterError, with the nearest known name."""
     if name in classes:
         return classes.index(name)
-    few = nearest(name, classes) if len(classes) <= 20 else f"; there are {len(classes)}, {classes[0]} to {classes[-1]}"
-    raise ParameterError(f"class {name!r} is not one of the data{few}")
+    if len(classes) <= FEW:
+        raise ParameterError(f"class {name!r} is not one of the data{nearest(name, classes)}")
+    close = difflib.get_close_matches(name, classes, n=1)
+    raise ParameterError(f"class {name!r} is not one of the data{f'; did you mean {close[0]!r}?' if close else ';'} "
+                         f"there are {len(classes)}, {classes[0]} to {classes[-1]}")  # fmt: skip
 
 
 def load_prior(path: Path, run: Run, model: VQVAE, weights: str) -> tuple[PriorModel, dict[str, Any]]:

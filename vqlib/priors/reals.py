@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqlib.priors.codes import CodePrior
-from vqlib.priors.latents import Latents, Layout, NoPriorError
+from vqlib.priors.codes import embed
+from vqlib.priors.latents import Latents, Layout, NoPriorError, joined
 from vqlib.uniform import UniformQuantizer
 
 ChooseReals = Callable[[Tensor, Tensor, Tensor], Tensor]  # mean, std (B, R) float64, stored (B,) -> reals (B, R)
 SHRINKAGE = 2.0  # a code's Gaussian counts the overall one as this many observations
 LEAST_SPREAD = 1e-3  # of the overall standard deviation: a density has no upper bound without one
+LEAST_STD = 1e-5  # and of a real that never varies in training: float32 numbers near 100 lie that far apart
 BACKGROUND = 1e-4  # share of a uniform distribution in that of levels, so that an outlier costs finitely many bits
 
 
@@ -29,8 +30,9 @@ class CodeGaussians(nn.Module):
         super().__init__()
         self.by_row, self.alphabets = layout.by_row, layout.alphabets
         codes = 1 if layout.by_row else layout.alphabets[0]
-        self.register_buffer("mean", torch.zeros(codes, layout.reals))
-        self.register_buffer("std", torch.ones(codes, layout.reals))
+        # float64, since a file rounds float32 to float16: small spreads would be 0, and constants other numbers
+        self.register_buffer("mean", torch.zeros(codes, layout.reals, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(codes, layout.reals, dtype=torch.float64))
         # whether reals come with these symbols of a position: the code alone may tell, or a second symbol
         self.register_buffer("stored", torch.ones(1 if layout.by_row else prod(layout.alphabets), dtype=torch.bool))
 
@@ -40,15 +42,17 @@ class CodeGaussians(nn.Module):
 
     def all_symbols(self, symbols: Tensor) -> Tensor:
         """The row of ``stored``, like ``rows``."""
-        if self.by_row:
-            return self.rows(symbols)
-        joined = symbols[..., 0]
-        for q, size in enumerate(self.alphabets[1:], start=1):
-            joined = joined * size + symbols[..., q]
-        return joined
+        return self.rows(symbols) if self.by_row else joined(symbols, self.alphabets)
+
+    def stores(self, symbols: Tensor) -> Tensor:
+        """Whether reals are stored, bool at every place of the reals' grid."""
+        return self.stored[self.all_symbols(symbols)]
 
     def fit(self, latents: Latents, batch_size: int = 1000) -> None:
         """Means and spreads of training latents, drawn towards the overall ones.
+
+        Symbols that training images lack store reals if the rarest of theirs do: what becomes of a position may be a
+        matter of how frequent its code is.
 
         Raises:
             NoPriorError: whether a position stores reals does not follow from its symbols.
@@ -61,9 +65,9 @@ class CodeGaussians(nn.Module):
             rows = self.rows(part.symbols).flatten()
             values = part.reals.permute(0, 2, 3, 1).flatten(0, 2).double()  # (positions, R)
             there = ~torch.isnan(values).any(dim=1)
-            joined = self.all_symbols(part.symbols).flatten()
-            seen += torch.bincount(joined, minlength=told)
-            stored += torch.bincount(joined[there], minlength=told)
+            every = self.all_symbols(part.symbols).flatten()
+            seen += torch.bincount(every, minlength=told)
+            stored += torch.bincount(every[there], minlength=told)
             count += torch.bincount(rows[there], minlength=codes)
             sums.index_add_(0, rows[there], values[there])
             squares.index_add_(0, rows[there], values[there].square())
@@ -75,11 +79,12 @@ class CodeGaussians(nn.Module):
         means = (sums + SHRINKAGE * mean) / weight
         variances = (squares + SHRINKAGE * (variance + mean.square())) / weight - means.square()
         self.mean.copy_(means)
-        self.std.copy_(variances.clamp(min=0).sqrt().maximum(LEAST_SPREAD * variance.sqrt()))
-        self.stored.copy_((stored > 0) | (seen == 0))
+        self.std.copy_(variances.clamp(min=0).sqrt().maximum(LEAST_SPREAD * variance.sqrt()).clamp(min=LEAST_STD))
+        rarest = torch.where(seen > 0, seen, torch.inf).argmin()
+        self.stored.copy_(torch.where(seen > 0, stored > 0, stored[rarest] > 0))
 
     def forward(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation at every place, (B, R, h, w) or (B, R, h, 1) each."""
+        """Mean and standard deviation at every place, (B, R, h, w) or (B, R, h, 1) each, float64."""
         rows = self.rows(symbols)
         return self.mean[rows].permute(0, 3, 1, 2), self.std[rows].permute(0, 3, 1, 2)
 
@@ -107,9 +112,13 @@ class RealPrior(nn.Module):
 
     def condition(self, symbols: Tensor, labels: Tensor | None) -> Tensor:
         """All codes and the class, (B, C) at every place of the reals' grid."""
-        x = CodePrior.embed(self, symbols).permute(0, 3, 1, 2)
+        x = embed(self.embeddings, symbols).permute(0, 3, 1, 2)
         context = self.context(x)
         return context if self.label is None else context + self.label(labels)[:, :, None, None]
+
+    def gaussians(self, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the codes, in the type of the network's weights."""
+        return tuple(part.to(self.out.weight.dtype) for part in self.base(symbols))
 
     def embed(self, normalised: Tensor) -> Tensor:
         """(..., R) with NaN where nothing is stored -> (..., C)"""
@@ -124,7 +133,7 @@ class RealPrior(nn.Module):
 
     def forward(self, reals: Tensor, symbols: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and std of every real given those at earlier places, (B, R, h, w) each, like ``reals``."""
-        mean, std = self.base(symbols)
+        mean, std = self.gaussians(symbols)
         condition = self.condition(symbols, labels)
         x = self.embed(((reals - mean) / std).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         features = self.network(x, condition)
@@ -147,8 +156,8 @@ class RealPrior(nn.Module):
 
         What it says of images that store none there, which their codes tell, is not looked at: NaN stands there.
         """
-        base_mean, base_std = (part.flatten(2).transpose(1, 2) for part in self.base(symbols))  # (B, T, R)
-        stored = self.base.stored[self.base.all_symbols(symbols)].flatten(1)  # (B, T)
+        base_mean, base_std = (part.flatten(2).transpose(1, 2) for part in self.gaussians(symbols))  # (B, T, R)
+        stored = self.base.stores(symbols).flatten(1)  # (B, T)
         condition = self.condition(symbols, labels)
         given = condition.flatten(2).transpose(1, 2)
         state = self.network.start(condition, condition)

@@ -13,6 +13,7 @@ from vqlib.reporting.judging import (
     Verdict,
     at,
     enough,
+    is_copy_of_vq,
     lacking,
     named,
     steps,
@@ -50,13 +51,16 @@ def unstable(model: str):
             return lacking(study, model, seeds=SEEDS)
         table = stability_of(results)
         own = table[table["variant"] == model]
-        others = table[table["variant"].map(is_quiet)]
+        copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
+        others = table[table["variant"].map(is_quiet) & ~copies]
         hits, other_hits = (int((part["late_peaks"] > 0).sum()) for part in (own, others))
         p = fisher_greater(hits, len(own), other_hits, len(others))
         evidence = (
             f"{hits} of {len(own)} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
+        if copies.any():
+            evidence += f" Not counted, since they are `vq` to the bit: {', '.join(table['run'][copies])}."
         numbers = {"hits": hits, "of": len(own), "other_hits": other_hits, "other_of": len(others), "p": p}
         runs = tuple((results.experiment.name, run) for run in [*own["run"], *others["run"]])
         if len(own) < SEEDS:

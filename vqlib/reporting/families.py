@@ -43,6 +43,11 @@ def divides_by_a_norm(variant: str) -> bool:
     return variant.startswith(("projected", "combined"))
 
 
+def has_codebook(variant: str) -> bool:
+    """Whether symbols name learnt codes; those of FSQ are rounded numbers."""
+    return variant != "identity" and not variant.startswith("fsq")
+
+
 def is_quiet(variant: str) -> bool:
     """Whether C2 compares with it: it has a codebook and divides by no norm."""
     return variant != "identity" and not divides_by_a_norm(variant)

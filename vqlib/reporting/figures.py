@@ -152,7 +152,7 @@ def reconstructions(originals: np.ndarray, rows: dict[str, np.ndarray]) -> Figur
 
 @styled
 def loss_bars(ours: pd.DataFrame, paper: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """The paper's Figure 5: the four losses of every model, ours above and the paper's below, each on its own axis.
+    """The paper's Figure 5: the four losses of every model, ours above and the paper's below, on one scale for a loss.
 
     Args:
         ours, paper: columns model, loss ("reconstruction" or "quantization"), split ("train" or "test"), value;
@@ -160,12 +160,14 @@ def loss_bars(ours: pd.DataFrame, paper: pd.DataFrame, colours: dict[str, str]) 
     """
     counts = [frame["model"].nunique() for frame in (ours, paper)]
     figure = Figure(figsize=(WIDTH, 1.5 + min(0.3, 8.0 / sum(counts)) * sum(counts)), layout="constrained")
-    axes = figure.subplots(2, 2, sharey="row", height_ratios=counts)
+    axes = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=counts)
     for row, frame, whose in zip(axes, (ours, paper), ("this experiment", "the paper, on CIFAR-10"), strict=True):
         for ax, loss in zip(row, ("reconstruction", "quantization"), strict=True):
             _bars(ax, frame[frame["loss"] == loss], list(dict.fromkeys(frame["model"])), colours, frame is paper)
             ax.set_title(f"{loss}, {whose}", loc="left")
         row[1].tick_params(axis="y", length=0)
+    for ax in axes[0]:
+        ax.tick_params(labelbottom=True)
     axes[1, 0].set_xlabel("reconstruction loss (MSE on [-1, 1])")
     axes[1, 1].set_xlabel("quantization loss (mean squared $z_q - z_e$)")
     handles = [

@@ -1,10 +1,12 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
 A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
-its seeds (``vq.test.mse``) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may
-stand around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are
-shown, or as many as ``{{ vq.test.psnr | 3 }}`` asks for. In a text over several experiments the name of one stands
-before a run or variant (``tiny_imagenet_32_small/vq.test.mse``), and ``C1.ratio`` or ``C1.verdict`` is a claim's.
+its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number)
+or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``,
+``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as many as
+``{{ vq.test.psnr | 3 }}`` asks for. In a text over several experiments the name of one stands before a run or variant
+(``tiny_imagenet_32_small/vq.test.mse``), and ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
+underscores (``C1,_for_free.share``).
 """
 
 import math
@@ -92,6 +94,13 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
         return float(path)
     except ValueError:
         first, *rest = path.split(".")
+    if first in results.models and rest == ["seeds"]:
+        return len(results.runs_of(first))
+    if first in results.models and rest and rest[-1] == "interval" and _is_number(results, first, rest[:-1]):
+        value = results.interval(first, ".".join(rest[:-1]))
+        if math.isnan(value):
+            raise ReportError(f"{where}: {path} needs several seeds of {first}")
+        return value
     if first in results.models:
         value = results.mean(first, ".".join(rest)) if _is_number(results, first, rest) else math.nan
         if math.isnan(value):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from vqlib.reporting import paper
 from vqlib.reporting.results import Results
 from vqlib.reporting.statistics import Ratio
 from vqlib.reporting.tables import number
@@ -10,7 +11,8 @@ from vqlib.reporting.tables import number
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
 CONFIRMED, REFUTED = "confirmed", "refuted"
 ENOUGH = 3  # seeds for an interval
-PAPER_WIDTH = 256  # under which the released axis has too few numbers to be judged
+PAPER_WIDTH = paper.SETTING["width"]  # under which the released axis has too few numbers to be judged
+PAPER_STEPS = paper.SETTING["steps"]
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,22 @@ def steps(results: Results) -> int:
     return int(results.runs["provenance.steps"].max())
 
 
-def enough(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1) -> Results | None:
-    """The first experiment of that width or more with as many seeds of every model, None if there is none."""
+def enough(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1, fewest_steps: int = 1) -> Results | None:
+    """The first experiment of that width and length or more with as many seeds of every model, else None."""
     for results in study:
-        if width(results) >= at_least and all(len(results.runs_of(model)) >= seeds for model in models):
+        large = width(results) >= at_least and steps(results) >= fewest_steps
+        if large and all(len(results.runs_of(model)) >= seeds for model in models):
             return results
     return None
 
 
-def lacking(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1) -> Verdict:
+def lacking(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1, fewest_steps: int = 1) -> Verdict:
     """The open verdict that says which runs would settle it."""
     wide = f" at width {at_least} or more" if at_least > 1 else ""
+    wide += f" and {fewest_steps:,} steps" if fewest_steps > 1 else ""
     several = f"{seeds} seeds" if seeds > 1 else "a run"
     have = ", ".join(
-        f"`{results.experiment.name}` (width {width(results)}) has "
+        f"`{results.experiment.name}` ({at(results)}) has "
         + " and ".join(f"{len(results.runs_of(model))} of `{model}`" for model in models)
         for results in study
     )
@@ -79,6 +83,20 @@ def lacking(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1) 
 def named(results: Results, *models: str) -> tuple[tuple[str, str], ...]:
     """The runs of these models, for ``Verdict.runs``."""
     return tuple((results.experiment.name, run) for run in results.runs_of(*models))
+
+
+def scoped(said: str, results: Results) -> str:
+    """A verdict with its setting where that is smaller than the paper's: it holds there and nowhere else."""
+    small = width(results) < PAPER_WIDTH or steps(results) < PAPER_STEPS
+    return f"{said} at {at(results)}" if small and said in (REPRODUCED, NOT_REPRODUCED) else said
+
+
+def is_copy_of_vq(results: Results, run: str) -> bool:
+    """Whether the run belongs to a variant with S frequent codes and no position of it was continuous: it is `vq` to
+    the bit, and no run of its own."""
+    variant = results.experiment.runs[run].variant
+    fraction = results.evaluations[run]["rate"].get("continuous_fraction")
+    return variant.options.get("num_frequent") is not None and fraction == 0
 
 
 def interval(found: Ratio) -> str:

@@ -1,6 +1,6 @@
 """Distortion against rate as a figure, and every way of counting bits as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import nan
 
 import pandas as pd
@@ -9,12 +9,13 @@ from vqlib.bjontegaard import bd_rate
 from vqlib.reporting import rate_figures
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import family
+from vqlib.reporting.judging import is_copy_of_vq
 from vqlib.reporting.results import PRECISION, Results
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
 
 CODECS = {"jpeg": "JPEG", "webp": "WebP"}
-ANCHOR = ("vq", "vq_large")  # codebooks of two sizes: the only curve that vq has
+ANCHOR = ("vq_ema", "vq_large")  # one kind of codebook, kept healthy, in two sizes: the only curve without a gain
 
 
 def rate_points(results: Results) -> pd.DataFrame:
@@ -37,9 +38,10 @@ def rate_points(results: Results) -> pd.DataFrame:
                 "model": evaluation["variant"], "run": run, "bits": point["bits"],
                 "bpp": point["bpp_nominal"] if coded is None else coded, "nominal": point["bpp_nominal"],
                 "prior": prior if point["bits"] in (0, 8) else nan, "psnr": point["psnr"],
+                "codes": rate["bpp_codes"],
             })  # fmt: skip
     frame = pd.DataFrame(rows)
-    numeric = ["bits", "bpp", "nominal", "prior", "psnr"]
+    numeric = ["bits", "bpp", "nominal", "prior", "psnr", "codes"]
     return frame.astype(dict.fromkeys(numeric, float)).astype({"bits": int})
 
 
@@ -48,9 +50,51 @@ def _coded(results: Results) -> bool:
     return bool(results.runs.get("rate.bpp_bitstream", pd.Series(dtype=float)).notna().any())
 
 
-def _prior_bpp(results: Results, run: str) -> float:
-    value = results.priors.get(run, {}).get("rate", {}).get("bpp_prior")
+def _prior_bpp(results: Results, run: str, key: str = "bpp_prior") -> float:
+    value = results.priors.get(run, {}).get("rate", {}).get(key)
     return nan if value is None else float(value)
+
+
+def _all_at_8_bits(results: Results, run: str) -> float:
+    """The bitstream of codes and of continuous numbers at 8 bits, NaN where there is none."""
+    rate = results.evaluations[run]["rate"]
+    streams = {point["bits"]: point["bpp_bitstream"] for point in rate.get("precisions") or []}
+    value = streams.get(8) if streams else rate.get("bpp_bitstream")
+    return nan if value is None else float(value)
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Of those that exist, NaN where none does."""
+    there = [value for value in values if value == value]
+    return sum(there) / len(there) if there else nan
+
+
+def idle(results: Results) -> list[str]:
+    """Models that could store numbers and store none: copies of vq, whose precision is no axis."""
+    return [model for model in results.models
+            if all(is_copy_of_vq(results, run) for run in results.runs_of(model))]  # fmt: skip
+
+
+def joined(points: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """The points with those of the first of these models alone, as of codes, under a name for all of them."""
+    own = points[points["model"] == models[0]]
+    one = own[own["bits"] == own["bits"].max()]
+    one = one.assign(bits=0, model=name_of(models), nominal=one["codes"])
+    return pd.concat([points[~points["model"].isin(models)], one], ignore_index=True)
+
+
+def name_of(models: Sequence[str]) -> str:
+    """``frequency_312 to 502 (= vq)``"""
+    last = f" to {models[-1].rpartition('_')[2]}" if len(models) > 1 else ""
+    return f"{models[0]}{last} (= vq)"
+
+
+def by_kind(models: Sequence[str]) -> list[list[str]]:
+    """Models that differ in S alone, together and by S."""
+    kinds: dict[str, list[str]] = {}
+    for model in models:
+        kinds.setdefault(model.rpartition("_")[0], []).append(model)
+    return [sorted(kind, key=lambda model: int(model.rpartition("_")[2])) for kind in kinds.values()]
 
 
 def rate_distortion(results: Results) -> Exhibit:
@@ -79,17 +123,22 @@ def rate_distortion(results: Results) -> Exhibit:
         )
     if len(shown) < len(results.models):
         caption += " The interventions are left out here; they are in the next table."
-    figure = rate_figures.rate_distortion(points, codecs.get("codecs", {}), palette(results.variants))
+    copies, colours = by_kind([model for model in idle(results) if model in shown]), palette(results.variants)
+    for kind in copies:
+        points, colours = joined(points, kind), colours | {name_of(kind): colours[kind[0]]}
+    if copies:
+        caption += " No position of the models marked (= vq) is continuous: they are one point, `vq` of the same seed."
+    figure = rate_figures.rate_distortion(points, codecs.get("codecs", {}), colours)
     return figure_of("rate_distortion", "Distortion against rate", figure, caption, results, *results.runs_of(*shown))
 
 
 def rates(results: Results) -> Exhibit | None:
     """Every way of counting, None where only nominal rates were measured."""
     columns = {
-        "nominal": "rate.bpp_codes",
-        "entropy": "rate.bpp_entropy",
-        "cross-entropy": "rate.bpp_cross_entropy",
-        "bitstream": "rate.bpp_bitstream",
+        "codes, nominal": "rate.bpp_codes",
+        "codes, entropy": "rate.bpp_entropy",
+        "codes, cross-entropy": "rate.bpp_cross_entropy",
+        "codes, bitstream": "rate.bpp_bitstream",
         "continuous": "rate.continuous_fraction",
     }
     if not _coded(results):
@@ -97,15 +146,24 @@ def rates(results: Results) -> Exhibit | None:
     shown, values = [], []
     for model in results.models:
         texts, numbers = cells(results, model, columns)
-        priors = [value for run in results.runs_of(model) if (value := _prior_bpp(results, run)) == value]
-        texts["prior"] = number(sum(priors) / len(priors)) if priors else NOTHING
-        shown.append({title: texts[title] for title in ("model", "seeds", *columns, "prior")})
+        more = {
+            "codes, prior": mean_of(_prior_bpp(results, run, "bpp_codes_prior") for run in results.runs_of(model)),
+            "all, bitstream at 8 bits": mean_of(_all_at_8_bits(results, run) for run in results.runs_of(model)),
+            "all, prior": mean_of(_prior_bpp(results, run) for run in results.runs_of(model)),
+        }
+        texts |= {title: number(value) for title, value in more.items()}
+        numbers |= more
+        first = [title for title in columns if title.startswith("codes")]
+        order = ("model", "seeds", *first, *more, "continuous")
+        shown.append({title: texts[title] for title in order})
         values.append(numbers)
     caption = (
-        "What the latents cost, in bits per pixel. Codes: nominal (fixed length), order-0 entropy of the test codes, "
-        "their cross-entropy under a table learnt on training images, and the real bitstream under that table, decoded "
-        "back; under a learnt prior where one was fitted (codes and levels of 8 bits). Continuous is the share of "
-        "positions with stored numbers."
+        "What the latents cost, in bits per pixel. Codes alone: nominal (fixed length), order-0 entropy of the test "
+        "codes, their cross-entropy under a table learnt on training images, the real bitstream under that table, "
+        "decoded back, and under a learnt prior where one was fitted. All, which only the two columns so named may be "
+        "compared in: codes and continuous numbers at 8 bits, as a bitstream under such tables and under the learnt "
+        "prior, there with the class. The b bits of a gain in `gain_shape` are symbols like the codes, one of them its "
+        "sign. Continuous is the share of positions with stored numbers."
     )
     return table_of("rates", "What the bits are", shown, values, caption, results)
 
@@ -113,7 +171,8 @@ def rates(results: Results) -> Exhibit | None:
 def precisions(results: Results) -> Exhibit | None:
     """What rounding the continuous latents costs, None where no model has a curve over their precision."""
     curves = {model: results.precisions(model).groupby("bits")[list(PRECISION)].mean() for model in results.models}
-    curves = {model: curve for model, curve in curves.items() if len(curve)}
+    copies = idle(results)
+    curves = {model: curve for model, curve in curves.items() if len(curve) and model not in copies}
     if not curves:
         return None
     bits = sorted({int(one) for curve in curves.values() for one in curve.index})
@@ -131,23 +190,31 @@ def precisions(results: Results) -> Exhibit | None:
         values.append(numbers)
     caption = (
         "Models with continuous latents: PSNR (dB) at the bits per pixel of the whole bitstream, with so many bits for "
-        "each continuous number."
+        f"each continuous number.{left_out(copies)}"
     )
     return table_of("precisions", "What rounding continuous latents costs", shown, values, caption, results,
                     *results.runs_of(*curves))  # fmt: skip
 
 
+def left_out(copies: Sequence[str]) -> str:
+    """The sentence on models that are not in a table of continuous latents."""
+    names = ", ".join(f"`{model}`" for model in copies)
+    return f" Left out, since nothing is continuous in them: {names}." if copies else ""
+
+
 def bd_rates(results: Results) -> Exhibit | None:
-    """Bjontegaard's rate difference of every curve against vq and the codecs; None without curves."""
-    points = rate_points(results)
-    curves = {model: _curve(points, [model]) for model in results.models if family(model) != "intervention"}
+    """Bjontegaard's rate difference of every curve against healthy codebooks and the codecs; None without curves."""
+    points, copies = rate_points(results), idle(results)
+    curves = {model: _curve(points, [model]) for model in results.models
+              if family(model) != "intervention" and model not in copies}  # fmt: skip
     curves = {model: curve for model, curve in curves.items() if len(curve) > 1}
     shapes = [model for model in results.models if family(model) == "ours"]
     if len(shapes) > 1:
         curves["gain_shape, all bits"] = _curve(points, shapes)
     codecs = results.codecs["codecs"] if results.codecs else {}
     mosaics = {title: codecs.get(name, {}).get("mosaic") for name, title in CODECS.items()}
-    anchors = {"vq, vq_large": _curve(points, ANCHOR)}
+    codebooks = ", ".join(ANCHOR)
+    anchors = {codebooks: _curve(points, ANCHOR)}
     anchors |= {title: [(point["bpp"], point["psnr"]) for point in line] for title, line in mosaics.items() if line}
     if not curves or not _coded(results) or max(map(len, anchors.values())) < 2:
         return None
@@ -163,12 +230,13 @@ def bd_rates(results: Results) -> Exhibit | None:
         values.append(numbers)
     caption = (
         "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. A cell says why "
-        "where two curves cannot be compared."
+        f"where two curves cannot be compared.{left_out(copies)}"
     )
-    if len(anchors["vq, vq_large"]) > 1:
-        caption += " `vq` is a curve only through its codebook sizes."
+    if len(anchors[codebooks]) > 1:
+        caption += " `vq_ema` and `vq_large` are one kind of codebook, kept healthy by moving averages, in two sizes."
     else:
-        caption += " Nothing can be compared with `vq`, which without `vq_large` is one point and no curve."
+        caption += " A codebook is a curve only through its sizes, and `vq_ema` and `vq_large` are not both here; `vq` "
+        caption += "is one point, and `vq_large`, whose codebook is kept healthy, is no larger `vq`."
     return table_of("bd_rates", "Rates at equal distortion", shown, values, caption, results)
 
 

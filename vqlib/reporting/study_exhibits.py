@@ -147,36 +147,45 @@ def usage(results: Results) -> Exhibit | None:
 
 
 def gains(results: Results) -> Exhibit | None:
-    """Distribution of gains, continuous and quantised."""
+    """Distribution of gains, continuous and quantised, of the first run of every model that has some."""
     continuous, levels = [], []
     for model in results.models:
-        for run in results.runs_of(model):
-            evaluation = results.evaluations[run]
-            histogram = evaluation.get("gains")
-            if histogram:
-                edges = np.asarray(histogram["edges"])
-                density = np.asarray(histogram["shares"]) / np.diff(edges)
-                middles = (edges[1:] + edges[:-1]) / 2
-                continuous += [{"model": model, "run": run, "middle": middle, "density": value}
-                               for middle, value in zip(middles, density, strict=True)]  # fmt: skip
-            for symbol in (evaluation.get("codes") or [])[1:]:
-                if symbol.get("levels") and family(model) == "ours":
-                    count = len(symbol["levels"])
-                    levels += [{"model": model, "run": run, "place": (place + 0.5) / count, "share": share * count}
-                               for place, share in enumerate(symbol["levels"])]  # fmt: skip
+        run = results.runs_of(model)[0]
+        evaluation = results.evaluations[run]
+        if histogram := evaluation.get("gains"):
+            edges = np.asarray(histogram["edges"])
+            density = np.asarray(histogram["shares"]) / np.diff(edges)
+            continuous += [{"model": model, "run": run, "middle": middle, "density": value}
+                           for middle, value in zip((edges[1:] + edges[:-1]) / 2, density, strict=True)]  # fmt: skip
+        if family(model) == "ours":
+            levels += [{"model": model, "run": run, **level} for symbol in evaluation.get("codes") or []
+                       for level in levels_of(symbol)]  # fmt: skip
     if not continuous and not levels:
         return None
     frames = (pd.DataFrame(continuous, columns=["model", "run", "middle", "density"]),
-              pd.DataFrame(levels, columns=["model", "run", "place", "share"]))  # fmt: skip
-    models = list(dict.fromkeys([*frames[0]["model"], *frames[1]["model"]]))
+              pd.DataFrame(levels, columns=["model", "run", "value", "share"]))  # fmt: skip
+    runs = dict.fromkeys([*frames[0]["run"], *frames[1]["run"]])
     caption = (
-        "Distribution of the gains on the test split, the first seed of every model. A gain of 1 is the code itself, "
-        "so the width of the left curves is what projection adds to `vq`; quantised gains are as the decoder's table "
-        "has them, in shares of an even use. A histogram has 64 bins from a model's least gain to its greatest, so "
-        "outliers, which the axis leaves out, make them wide."
+        "Distribution of the gains on the test split, of one run of every model. A gain of 1 is the code itself, so "
+        "the width of the curves of continuous gains is what projection adds to `vq`. Their histograms have 64 bins "
+        "between the quantiles 1e-4 and 1 - 1e-4 of training gains; what lies outside counts in the outermost bins."
     )
+    if levels:
+        caption += (
+            " Quantised gains stand at the values of their levels, in shares of an even use. Levels have signs, since "
+            "a shape is chosen by the size of the product: one of the b bits of a gain is the sign. Which sign is "
+            "positive is a convention, that of the largest level."
+        )
     figure = study_figures.gain_distributions(*frames, palette(results.variants))
-    return figure_of("gains", "Distribution of the gains", figure, caption, results, *results.runs_of(*models))
+    return figure_of("gains", "Distribution of the gains", figure, caption, results, *runs)
+
+
+def levels_of(symbol: dict) -> list[dict]:
+    """Value and use of each level of a symbol that multiplies a code, by value; nothing where values are lacking."""
+    if not symbol.get("values") or not symbol.get("levels"):
+        return []
+    pairs = sorted(zip(symbol["values"], symbol["levels"], strict=True))
+    return [{"value": value, "share": share * len(pairs)} for value, share in pairs]
 
 
 def learning_rates(results: Results) -> Exhibit | None:

@@ -53,30 +53,38 @@ def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[
 
     Args:
         gains: columns model, run, middle, density.
-        levels: columns model, run, place (of the level, 0 to 1), share (times the number of levels).
+        levels: columns model, run, value (signed), share (times the number of levels); sorted by value.
+        Both have one run of a model, since edges and levels differ between seeds.
     """
-    kinds = [(frame, *words) for frame, *words in (
-        (gains, "middle", "density", "gain", "density", "continuous gains"),
-        (levels, "place", "share", "gain level (0 = least, 1 = greatest)", "share, relative to even use",
-         "quantised gains")) if not frame.empty]  # fmt: skip
+    panels = [(draw, frame) for draw, frame in ((_continuous, gains), (_levels, levels)) if not frame.empty]
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
-    axes = figure.subplots(1, len(kinds), squeeze=False)[0]
-    for ax, (frame, x, y, xlabel, ylabel, title) in zip(axes, kinds, strict=True):
-        for model in dict.fromkeys(frame["model"]):
-            own = frame[frame["model"] == model]
-            first = own[own["run"] == own["run"].iloc[0]]  # edges differ between the seeds
-            half = first[x].diff().mean() / 2
-            edges = [*(first[x] - half), first[x].iloc[-1] + half]
-            ax.stairs(first[y], edges, baseline=None, color=colours[model], linewidth=1.2, label=model)
-        ax.set(xlabel=xlabel, ylabel=ylabel)
-        ax.set_title(title, loc="left")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (draw, frame) in zip(axes, panels, strict=True):
+        draw(ax, frame, colours)
         ax.set_ylim(bottom=0)
-        ax.margins(x=0.02)
-        if y == "density":
-            ax.set_xlim(*_bulk(frame))
         handles, names = ax.get_legend_handles_labels()
         ax.legend(handles, names, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, fontsize=6.5)
     return figure
+
+
+def _continuous(ax: Axes, gains: pd.DataFrame, colours: dict[str, str]) -> None:
+    for model, own in gains.groupby("model", sort=False):
+        half = own["middle"].diff().mean() / 2
+        edges = [*(own["middle"] - half), own["middle"].iloc[-1] + half]
+        ax.stairs(own["density"], edges, baseline=None, color=colours[model], linewidth=1.2, label=model)
+    ax.set(xlabel="gain", ylabel="density", xlim=_bulk(gains))
+    ax.set_title("continuous gains", loc="left")
+
+
+def _levels(ax: Axes, levels: pd.DataFrame, colours: dict[str, str]) -> None:
+    for model, own in levels.groupby("model", sort=False):
+        ax.vlines(own["value"], 0, own["share"], color=colours[model], linewidth=1.0)
+        ax.plot(own["value"], own["share"], color=colours[model], linestyle="", marker=marker(model, colours),
+                markersize=3.5, label=model)  # fmt: skip
+    ax.axvline(0, color="dimgray", linewidth=0.8, linestyle=":")
+    ax.set(xlabel="gain (value of a level, with its sign)", ylabel="share, relative to even use")
+    ax.set_title("quantised gains", loc="left")
+    ax.margins(x=0.04, y=0.08)
 
 
 def _bulk(gains: pd.DataFrame) -> tuple[float, float]:

@@ -77,7 +77,8 @@ def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = 
             "## Where paper, page and code disagree\n",
             verdict_table(DISAGREEMENTS, found, link, experiments_named).markdown(),
             f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below, which were written down "
-            "before the runs had ended (LOG.md, 2026-11-24).\n",
+            "before the runs had ended (LOG.md, 2026-11-24); those that were amended after a review, with the runs "
+            "seen, are in its section “Fourth part”, with the reasons.\n",
         ]
     )
 
