@@ -37,8 +37,9 @@ def test_all_that_the_design_names_are_there():
 
 @pytest.mark.timeout(600)
 def test_the_tour_runs_from_a_fresh_clone(tmp_path):
+    """With a fifth of its steps: what it asserts is true of models that have learnt less, too."""
     target = tmp_path / "tour.ipynb"
-    nb.run(ROOT / "notebooks/00_tour.ipynb", target, {})
+    nb.run(ROOT / "notebooks/00_tour.ipynb", target, {"steps": 100})
     executed = nb.read(target)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code" and cell.source)
     assert (
