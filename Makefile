@@ -24,7 +24,7 @@ help:
 	@echo 'make repro EXPERIMENT=name    the same for experiments/name'
 	@echo 'make study                    the verdicts over all experiments: reports/README.md, and what README.md says of them'
 	@echo 'make test                     run the tests; one file: make test ARGS=tests/test_setup.py'
-	@echo 'make faults                   break things on purpose, count what is survived (30 minutes): reports/faults/README.md'
+	@echo 'make faults                   break things on purpose, count what is survived (25 minutes): reports/faults/README.md'
 	@echo 'make bench                    measure speed, redraw reports/benchmarks/ (half an hour); one part: make bench ARGS=step'
 	@echo 'make lab                      open JupyterLab'
 	@echo 'make lint                     check style; mend it: make lint ARGS=--fix'
