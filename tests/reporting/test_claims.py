@@ -17,7 +17,7 @@ from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.report import report_markdown
-from vqlib.reporting.results import Results, load_results, tables
+from vqlib.reporting.results import Results, chosen_rate, load_results, tables
 from vqlib.reporting.study_exhibits import learning_rates
 from vqlib.reporting.verdicts import verdict_table
 
@@ -334,10 +334,19 @@ def test_what_was_found_stands_before_the_verdicts(study):
 def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
     exhibit = learning_rates(study.results(SWEEP))
     row = exhibit.content.shown.set_index("model").loc["`vq`"]
-    assert list(row.index) == ["0.0005", "0.001", "0.002", "0.004", "least at"]
-    assert row[row["least at"].split()[0]].startswith("**")
+    assert list(row.index) == ["0.0005", "0.001", "0.002", "0.004", "chosen"]
+    assert row[row["chosen"].split()[0]].startswith("**")
     assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
     assert learning_rates(study.results(SMALL)) is None
+
+
+def test_of_rates_that_are_as_good_the_lowest_is_chosen():
+    runs = pd.DataFrame(
+        {"learning_rate": [1e-3, 2e-3, 4e-3, 8e-3, 8e-3], "validation_mse": [0.06, 0.0403, 0.0402, 0.039, 0.041]}
+    )
+    assert chosen_rate(runs) == 2e-3  # 0.0403 is within 1 % of 0.0400, the mean of two seeds
+    assert chosen_rate(runs[runs["learning_rate"] != 2e-3]) == 4e-3
+    assert chosen_rate(runs.iloc[:1]) == 1e-3
 
 
 def test_consecutive_seeds_are_told_as_one():

@@ -28,6 +28,7 @@ EVALUATION = {
 }
 PRECISION = ("bpp_nominal", "bpp_cross_entropy", "bpp_bitstream", "mse", "psnr", "ssim")
 RATE_IN_NAME = re.compile(r"-lr\d")
+TIE = 0.01  # of the validation MSE: rates nearer than that are as good, since seeds of a model differ by more
 HISTORY = ("step", "split", "recon_loss", "commitment_loss", "perplexity", "recon_loss_max")
 
 
@@ -147,9 +148,14 @@ def compared(grid: pd.DataFrame) -> list[str]:
         if plain_name.any():
             chosen += list(runs["run"][plain_name])
         else:
-            best = runs.groupby("learning_rate")["validation_mse"].mean().idxmin()
-            chosen += list(runs["run"][runs["learning_rate"] == best])
+            chosen += list(runs["run"][runs["learning_rate"] == chosen_rate(runs)])
     return chosen
+
+
+def chosen_rate(runs: pd.DataFrame) -> float:
+    """The learning rate of the least validation MSE (mean over seeds) of one variant; of a tie, the lowest one."""
+    means = runs.groupby("learning_rate")["validation_mse"].mean()
+    return float(means.index[means <= means.min() * (1 + TIE)].min())
 
 
 def _json(path: Path, remedy: str, keys: tuple[str, ...] = ()) -> dict | None:
