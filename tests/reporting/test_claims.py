@@ -169,6 +169,18 @@ def test_a_model_without_a_codebook_is_no_healthy_codebook(study):
     verdict = for_free([results])
     assert verdict.said == "50 % of the half"
     assert "`fsq`, which has no codebook: 0.550" in verdict.evidence and "90 % of the half" in verdict.evidence
+    quiet = study.verdict("C2").numbers["other_of"]
+    for run in ("fsq-0", "fsq-1", "fsq-2"):
+        del study.evaluations[SMALL][run]
+    assert study.verdict("C2").numbers["other_of"] == quiet == 6  # C2 compares with codebooks alone
+
+
+def test_continuous_numbers_of_a_control_count_in_its_rate(study):
+    results = with_a_better_fsq(study)
+    for run in ("fsq-0", "fsq-1", "fsq-2"):
+        study.evaluations[SMALL][run]["rate"]["bpp_8bit"] = 9.8
+    results = study.results(SMALL)
+    assert best_control(results, 0.5625) == "vq_ema" and best_control(results, 9.8) == "fsq"
 
 
 def with_a_better_fsq(study: Study) -> Results:
