@@ -15,6 +15,7 @@ from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
+from vqlib.reporting.exhibits import learning_curves, one_of_each
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import Results, chosen_rate, load_results, tables
@@ -350,6 +351,23 @@ def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
     assert row[row["chosen"].split()[0]].startswith("**")
     assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
     assert learning_rates(study.results(SMALL)) is None
+
+
+def test_learning_curves_are_of_seeds_and_not_of_the_grid(study):
+    """Lines of `vq` are means over its seeds at one rate; copies of it are not drawn."""
+    results = study.results(SWEEP)
+    exhibit = learning_curves(results)
+    ends = results.history[results.history["split"] == "validation"].groupby("run")["recon_loss"].last()
+    line = exhibit.content.axes[0].lines[0]
+    expected = ends[results.runs_of("vq")].mean()
+    assert "vq-0-lr2e-3" in ends and ends.filter(regex=r"^vq-\d").mean() != pytest.approx(expected)
+    assert line.get_ydata()[-1] == pytest.approx(expected)
+    assert "-lr" not in exhibit.provenance and "Left out, since they are `vq` to the bit: " in exhibit.caption
+
+
+def test_of_models_that_differ_in_a_number_one_is_shown():
+    models = ["vq", "frequency_4", "frequency_16", "vq_ema", "frequency_8", "gain_shape_2", "gain_shape_8"]
+    assert one_of_each(models) == ["vq", "vq_ema", "frequency_8", "gain_shape_8"]
 
 
 def test_of_rates_that_are_as_good_the_lowest_is_chosen():

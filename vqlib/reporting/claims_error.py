@@ -43,7 +43,7 @@ def halved(study: Study) -> Verdict:
                "seeds": len(results.runs_of("projected"))}  # fmt: skip
     evidence = (
         f"Test MSE of `projected` over that of `vq`: {interval(found)} over {numbers['seeds']} seeds ({at(results)}), "
-        f"at {number(rate['projected'])} against {number(rate['vq'])} bits per pixel."
+        f"at {number(rate['projected'])} (32-bit gains) against {number(rate['vq'])} bits per pixel."
     )
     runs, shown = named(results, "vq", "projected"), ("rate_distortion", "models")
     bits, bpp, errors = fewest_bits(results, "projected")

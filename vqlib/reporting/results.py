@@ -1,6 +1,7 @@
 """What the runs of an experiment left in results/<experiment>/, checked and as tables. No torch, no data needed."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,8 +137,16 @@ def tables(experiment: Experiment, evaluations: dict[str, dict], history: pd.Dat
     grid = pd.json_normalize(list(evaluations.values()))
     least = history[history["split"] == "validation"].groupby("run")["recon_loss"].min()
     grid["validation_mse"] = grid["run"].map(least)
+    grid["rate.bpp_bitstream_8bit"] = [all_at_8_bits(evaluation["rate"]) for evaluation in evaluations.values()]
     grid["learning_rate"] = [experiment.runs[run].learning_rate for run in grid["run"]]
     return {"grid": grid, "runs": grid[grid["run"].isin(compared(grid))].reset_index(drop=True)}
+
+
+def all_at_8_bits(rate: dict) -> float:
+    """Bits per pixel of the bitstream of codes and of continuous numbers at 8 bits, NaN where none was measured."""
+    streams = {point["bits"]: point["bpp_bitstream"] for point in rate.get("precisions") or []}
+    value = streams.get(8) if streams else rate.get("bpp_bitstream")
+    return math.nan if value is None else float(value)
 
 
 def compared(grid: pd.DataFrame) -> list[str]:
