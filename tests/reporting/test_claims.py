@@ -362,7 +362,7 @@ def test_learning_curves_are_of_seeds_and_not_of_the_grid(study):
     expected = ends[results.runs_of("vq")].mean()
     assert "vq-0-lr2e-3" in ends and ends.filter(regex=r"^vq-\d").mean() != pytest.approx(expected)
     assert line.get_ydata()[-1] == pytest.approx(expected)
-    assert "-lr" not in exhibit.provenance and "Left out, since they are `vq` to the bit: " in exhibit.caption
+    assert "vq-0-lr" not in exhibit.provenance and "Left out, since they are `vq` to the bit: " in exhibit.caption
 
 
 def test_of_models_that_differ_in_a_number_one_is_shown():
