@@ -334,7 +334,8 @@ def plan(experiments: list, jobs: list[Job], slots: list[str | None], with_dvc: 
     say(f"disk: {needed / 1e9:.2f} GB for images, weights and checkpoints, with the copy in {out}; "
         f"{free / 1e9:.2f} GB free")  # fmt: skip
     gpus = sorted({slot for slot in slots if slot is not None})
-    say(f"GPUs: {', '.join(gpus) or 'none, the CPU is used'}; {len(slots)} runs at once")
+    at_once = f"{len(slots)} run{'s' if len(slots) > 1 else ''} at once"
+    say(f"GPUs: {', '.join(gpus) or 'none, the CPU is used'}; {at_once}")
     for job in jobs:
         done = {"train": is_current(job.experiment, job.run), "evaluate": is_evaluated(job.experiment, job.run),
                 "prior": has_prior(job.experiment, job.run)}  # fmt: skip
