@@ -6,6 +6,9 @@ ARGS ?=
 pipeline = $(if $(filter-out sample,$(EXPERIMENT)),experiments/$(EXPERIMENT)/dvc.yaml,dvc.yaml)
 experiments = sample $(patsubst experiments/%/params.yaml,%,$(wildcard experiments/*/params.yaml))
 
+# JupyterLab asks nobody outside for news or newer versions, and not whether it may.
+quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+
 # What the user's shell has set must not reach the stages: their `python` is the one of .venv, and only that.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -51,7 +54,9 @@ faults: .venv
 		--faults-table=reports/faults/README.md $(ARGS)
 
 lab: .venv
-	python -m jupyterlab --LabApp.news_url=None $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@printf '%s\n' '$(quiet)' > .venv/share/jupyter/lab/settings/overrides.json
+	python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 lint: .venv
 	python -m ruff check $(ARGS)

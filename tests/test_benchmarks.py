@@ -46,6 +46,16 @@ def results_of(folder) -> dict[str, dict]:
     return {path.name: json.loads(path.read_text()) for path in (folder / "results/benchmarks").glob("*.json")}
 
 
+def test_the_committed_page_says_what_its_results_say():
+    """Drawn again, to the byte, as every other report (tests/test_readme.py)."""
+    files = [path.stem.rsplit("_", 1) for path in (ROOT / "results/benchmarks").glob("*.json")]
+    found = {(part, device): json.loads((ROOT / f"results/benchmarks/{part}_{device}.json").read_text())
+             for part, device in sorted(files)}  # fmt: skip
+    text, figures = page_of(found)
+    assert text == (ROOT / "reports/benchmarks/README.md").read_text(), "draw it again: make bench"
+    assert {f"{name}.png" for name in figures} == {path.name for path in ROOT.glob("reports/benchmarks/figures/*.png")}
+
+
 def test_every_result_names_machine_and_rounds(measured):
     found = results_of(measured)
     assert set(found) == {f"{part}_cpu.json" for part in MEASURED}

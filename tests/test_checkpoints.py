@@ -80,6 +80,18 @@ def test_when_all_are_damaged_the_run_starts_anew_and_each_is_said(tmp_path):
     assert len(said) == 2
 
 
+def test_damaged_ones_do_not_take_the_place_of_those_saved_after_them(tmp_path):
+    for step in (1000, 1500, 2000):
+        save_state(tmp_path, state(step))
+    for path in tmp_path.iterdir():
+        path.write_bytes(flip_a_bit(path.read_bytes()))
+    assert load_state(tmp_path, warn=lambda line: None) is None  # the run starts anew,
+    for step in (500, 1000):
+        save_state(tmp_path, state(step))
+    assert load_state(tmp_path, warn=pytest.fail).step == 1000  # is killed, and goes on from its own last
+    assert len([name for name in names(tmp_path) if name.endswith(".damaged")]) == 3
+
+
 def test_what_a_killed_write_leaves_behind_is_not_read(tmp_path):
     save_state(tmp_path, state(1))
     (tmp_path / ".000000002-abc.safetensors.99.tmp").write_bytes(b"half")

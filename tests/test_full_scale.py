@@ -165,6 +165,22 @@ def test_when_the_time_is_up_runs_save_and_no_other_starts(script, tmp_path):
     assert said(tmp_path, "r0") == ["began", "saved"]
 
 
+def test_what_a_command_started_saves_before_the_script_ends(script, tmp_path):
+    """As with DVC, which ends at once on SIGTERM, and whose stage sees that and saves."""
+    stage = (
+        "import os, time\n"
+        "print('began', flush=True)\n"
+        "dvc = os.getppid()\n"
+        "while os.getppid() == dvc: time.sleep(0.05)\n"
+        "time.sleep(1)\n"
+        "print('saved', flush=True)"
+    )
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {stage!r}])"
+    jobs = pretend(script, tmp_path, [None], code, seconds=3)
+    assert [job.state for job in jobs] == ["stopped", "waiting", "waiting"]
+    assert said(tmp_path, "r0") == ["began", "saved"]
+
+
 def test_slots_follow_the_gpus_that_may_be_seen(script, monkeypatch):
     torch = pytest.importorskip("torch")
     assert script.slots_of("cpu", 2) == [None, None]

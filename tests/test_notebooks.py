@@ -35,6 +35,11 @@ def test_all_that_the_design_names_are_there():
     assert {"00_tour", "01_prepare", "02_train", "03_evaluate", "04_report"} <= {path.stem for path in NOTEBOOKS}
 
 
+def test_a_notebook_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.ipynb: not a notebook \(FileNotFoundError\)"):
+        nb.run(tmp_path / "nowhere.ipynb", tmp_path / "executed.ipynb", {})
+
+
 @pytest.mark.timeout(600)
 def test_the_tour_runs_from_a_fresh_clone(tmp_path):
     """With a fifth of its steps: what it asserts is true of models that have learnt less, too."""

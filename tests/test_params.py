@@ -314,9 +314,29 @@ def test_options_are_read_from_the_signature_without_importing_it(tmp_path):
         "import nowhere\nclass Bottleneck(Base):\n"
         "    def __init__(self, embedding_dim: int, a: int, b=1, *, c: X = 2): pass\n"
     )
-    assert constructor_arguments(file) == {"a": int, "b": Any, "c": Any, "num_embeddings": Codes}
+    assert constructor_arguments(file) == {
+        "a": (int, ...),
+        "b": (Any, None),
+        "c": (Any, None),
+        "num_embeddings": (Codes, None),
+    }
     file.write_text("class Bottleneck(Base): pass\n")
-    assert constructor_arguments(file) == {"num_embeddings": Codes}
+    assert constructor_arguments(file) == {"num_embeddings": (Codes, None)}
+    file.write_text("class Bottleneck(Base):\n    def __init__(self, x, levels: list, *, k: str, n=None): pass\n")
+    assert constructor_arguments(file)["levels"] == (list[int], ...)
+    assert constructor_arguments(file)["k"] == (str, ...)
+    assert constructor_arguments(file)["n"] == (Any, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"class Bottleneck(:\n", ", line 1: not Python"), (b"\xff", ": not Python")]
+)
+def test_an_unfinished_bottleneck_is_one_line_that_names_the_file(tmp_path, content, said):
+    file = tmp_path / "broken.py"
+    file.write_bytes(content)
+    with pytest.raises(ParameterError) as caught:
+        constructor_arguments(file)
+    assert str(caught.value).startswith(f"{file}{said}") and "\n" not in str(caught.value)
 
 
 def test_raw_data_may_lie_elsewhere(tmp_path, monkeypatch):

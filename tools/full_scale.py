@@ -33,7 +33,7 @@ NEEDED = {
     "markdown_it": "markdown-it-py", "constriction": "constriction", "skimage": "scikit-image",
     "vector_quantize_pytorch": "vector-quantize-pytorch",
 }  # fmt: skip
-TO_SAVE = 120  # seconds that a run gets for its checkpoint when it is told to stop
+TO_SAVE = 600  # seconds that a run gets for its checkpoint when it is told to stop, as from vqlib.nb
 STEPS = ("train", "evaluate", "prior")  # of a run
 
 
@@ -88,19 +88,31 @@ class Machine:
         return code
 
     def stop(self) -> None:
-        """Tell everything that runs to save and end; what does not within ``TO_SAVE`` seconds is killed."""
+        """Tell everything that runs to save and end; what does not within ``TO_SAVE`` seconds is killed.
+
+        DVC ends at once, and its stage, in the same group of processes, saves when it sees that.
+        """
         with self.lock:
             self.stopping = True
             children = list(self.children)
         for child in children:
             child.terminate()  # alone: a trainer that gets a second signal ends without saving
         limit = time.monotonic() + TO_SAVE
-        while any(child.poll() is None for child in children) and time.monotonic() < limit:
+        while any(at_work(child) for child in children) and time.monotonic() < limit:
             time.sleep(0.1)
         for child in children:
-            if child.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+
+
+def at_work(child: subprocess.Popen) -> bool:
+    """Whether any process of its group is there, itself or what it started."""
+    child.poll()  # one that ended but was not waited for would count
+    try:
+        os.killpg(child.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def say(line: str) -> None:
@@ -322,7 +334,8 @@ def plan(experiments: list, jobs: list[Job], slots: list[str | None], with_dvc: 
     say(f"disk: {needed / 1e9:.2f} GB for images, weights and checkpoints, with the copy in {out}; "
         f"{free / 1e9:.2f} GB free")  # fmt: skip
     gpus = sorted({slot for slot in slots if slot is not None})
-    say(f"GPUs: {', '.join(gpus) or 'none, the CPU is used'}; {len(slots)} runs at once")
+    at_once = f"{len(slots)} run{'s' if len(slots) > 1 else ''} at once"
+    say(f"GPUs: {', '.join(gpus) or 'none, the CPU is used'}; {at_once}")
     for job in jobs:
         done = {"train": is_current(job.experiment, job.run), "evaluate": is_evaluated(job.experiment, job.run),
                 "prior": has_prior(job.experiment, job.run)}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The pipeline's steps without notebooks: ``python -m vqlib train sample vq-0``, for machines that have torch alone."""
+"""The pipeline's steps without notebooks, where DVC and Jupyter are missing: ``python -m vqlib train sample vq-0``."""
 
 import argparse
 import os

@@ -4,6 +4,7 @@ They lie in ``checkpoints/<key>/``, where the key is a digest of everything that
 parameters, data or code never resume an old state. ``VQLIB_CHECKPOINTS`` names another folder than ``checkpoints``.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -45,12 +46,15 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def load_state(folder: Path, warn: Callable[[str], None]) -> State | None:
-    """The newest undamaged checkpoint, or None. Each damaged one is passed over and said."""
+    """The newest undamaged checkpoint, or None. Each damaged one is said and put aside as ``<name>.damaged``, since
+    among the last ``KEEP`` it would take the place of those yet to come."""
     for path in _newest_first(folder):
         try:
             return _read(path)
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError, OSError):
             warn(f"checkpoint {path} is damaged; going back to the one before it, if there is one")
+            with contextlib.suppress(OSError):
+                path.rename(path.with_suffix(".damaged"))
     return None
 
 

@@ -109,6 +109,7 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # that a signal also cut nbclient's tasks off is no news
     # half of it passes before jupyter_client sends SIGTERM, which a training takes for a second signal
     patience = Config({"KernelManager": {"shutdown_wait_time": 2 * TO_SAVE}})
+    read(source)  # refuses what is no notebook in one line
     known = papermill.inspect_notebook(str(source))
     for name in parameters:
         if not PARAMETER.fullmatch(name) or name not in known:

@@ -214,8 +214,7 @@ def _variant(name: str, entry: Any, root: Path) -> Variant:
     accepted = constructor_arguments(root / "vqlib" / "bottlenecks" / f"{bottleneck}.py")
     _refuse_unknown(entry, ["bottleneck", "weights", *accepted], where)
     options = {key: value for key, value in entry.items() if key in accepted}
-    _build(create_model("Options", __base__=_Section, **{key: (kind, None) for key, kind in accepted.items()}),
-           options, where)  # fmt: skip
+    _build(create_model("Options", __base__=_Section, **accepted), options, where)
     weights = entry.get("weights", {})
     return _build(Variant, {"name": name, "bottleneck": bottleneck, "options": options, "weights": weights}, where)
 
@@ -245,19 +244,36 @@ def short(rate: float) -> str:
     return f"{digits}e{int(exponent) - len(digits) + 1}"
 
 
-def constructor_arguments(file: Path) -> dict[str, Any]:
-    """Arguments that a variant may give to a file's ``Bottleneck``, and their types.
+def constructor_arguments(file: Path) -> dict[str, tuple[Any, Any]]:
+    """Arguments that a variant may give to a file's ``Bottleneck``: type, and ``...`` where it must be given or None.
 
-    They are read without importing it (and torch with it). Not among them is ``embedding_dim``, the network's width.
+    They are read from its own ``__init__`` without importing it (and torch with it); those of a base class count only
+    where it repeats them. Not among them is ``embedding_dim``, the network's width.
+
+    Raises:
+        ParameterError: the file is no Python, or has no such class.
     """
-    types = {"bool": bool, "int": int, "float": float, "str": str}
-    for node in ast.parse(file.read_text()).body:
+    types = {"bool": bool, "int": int, "float": float, "str": str, "list": list[int], "list[int]": list[int]}
+    try:
+        body = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise ParameterError(f"{file}{f', line {line}' if line else ''}: not Python "
+                             f"({getattr(error, 'msg', error)})") from None  # fmt: skip
+    for node in body:
         if isinstance(node, ast.ClassDef) and node.name == "Bottleneck":
-            found = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
-            written = found[0].args.args[1:] + found[0].args.kwonlyargs if found else []
-            accepted = {a.arg: types.get(ast.unparse(a.annotation), Any) if a.annotation else Any for a in written}
+            found = [item.args for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+            accepted = {}
+            for arguments in found[:1]:
+                positional = arguments.args[1:]
+                given = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
+                for argument, default in zip(
+                    positional + arguments.kwonlyargs, given + arguments.kw_defaults, strict=True
+                ):
+                    kind = types.get(ast.unparse(argument.annotation), Any) if argument.annotation else Any
+                    accepted[argument.arg] = (kind, ... if default is None else None)
             accepted.pop("embedding_dim", None)
-            return {**accepted, "num_embeddings": Codes}
+            return {**accepted, "num_embeddings": (Codes, None)}
     raise ParameterError(f"{file}: holds no class Bottleneck; vqlib/bottlenecks/__init__.py has the contract")
 
 
@@ -276,9 +292,9 @@ def _build(kind: type[_Section], values: dict, where: str) -> Any:
         raise ParameterError(f"{where}.{key} is not a known key{nearest(key, section.model_fields)}")
     schema = section.model_json_schema()["properties"].get(key, {})
     path = path[:1] if "anyOf" in schema else path  # pydantic adds which kind it tried
-    expected = _expected(
-        schema["additionalProperties"] if len(path) > 1 and "additionalProperties" in schema else schema
-    )
+    if len(path) > 1:
+        schema = schema.get("additionalProperties", schema.get("items", schema))
+    expected = _expected(schema)
     found = "missing" if first["type"] == "missing" else repr(first["input"])
     raise ParameterError(f"{where}.{'.'.join(path)} is {found}; it must be {expected}")
 
@@ -297,6 +313,8 @@ def _expected(schema: dict) -> str:
         return "one of " + ", ".join(schema["enum"])
     if "additionalProperties" in schema and schema["additionalProperties"] is not True:
         return "a mapping, each value " + _expected(schema["additionalProperties"])
+    if schema.get("type") == "array":
+        return "a list, each value " + _expected(schema["items"])
     words = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
     text = words.get(schema.get("type", ""), "null" if schema.get("type") == "null" else "a mapping")
     if "multipleOf" in schema:

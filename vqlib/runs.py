@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vqlib import checkpoints, distributed, launch, provenance
+from vqlib.contract import check_bottleneck
 from vqlib.data.reader import open_split
 from vqlib.device import make_deterministic, pick_device, pick_precision
 from vqlib.errors import DivergedError
@@ -30,8 +31,8 @@ def train_run(experiment: Experiment, run: Run) -> Trained:
     for them. SIGTERM or Ctrl-C makes the run save and end.
 
     Raises:
-        UserError: missing data, no such device, another process on the same run, divergence, code changed meanwhile,
-            a disk that is full or read-only, a process that died.
+        UserError: missing data, no such device, a bottleneck that breaks its contract, another process on the same
+            run, divergence, code changed meanwhile, a disk that is full or read-only, a process that died.
         Stopped: a signal ended the run; it is saved.
         KeyboardInterrupt: a second signal ended it before it could save.
     """
@@ -49,6 +50,7 @@ def _train_here(experiment: Experiment, run: Run, device: torch.device, to_stop:
     """``train_run`` in this process, which is the only one or one of a group; the first of a group writes."""
     budget, folder, first = experiment.training, experiment.run_folder(run), distributed.rank() == 0
     precision = pick_precision(budget.precision, device)
+    check_bottleneck(experiment.network, run.variant)
 
     def alone(place: Path) -> contextlib.AbstractContextManager:
         return exclusive(place, f"training {run.name}") if first else contextlib.nullcontext()

@@ -67,6 +67,10 @@ CASES = [
     ("variants.vq.bottleneck", "vqq", "variants.vq.bottleneck is 'vqq'; did you mean 'vq'?"),
     ("variants.vq.num_embedings", 64, "'num_embedings' is not a known key; did you mean 'num_embeddings'?"),
     ("variants.vq.weights", {"commitment_loss": -1}, "weights.commitment_loss is -1; it must be a number from 0"),
+    ("variants.frequency_8", {"bottleneck": "frequency"}, "variants.frequency_8.num_frequent is missing; it must be an "
+                                                          "integer"),
+    ("variants.fsq.levels", 8, "variants.fsq.levels is 8; it must be a list"),
+    ("variants.fsq.levels", [8, "8"], "variants.fsq.levels.1 is '8'; it must be"),
     ("variants.VQ", {"bottleneck": "vq"}, "a variant's name is lower-case letters, digits and _"),
     ("experiment.training.devices", 0, "training.devices is 0; it must be auto or an integer from 1 to 1,024"),
 ]  # fmt: skip

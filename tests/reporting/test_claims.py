@@ -15,9 +15,10 @@ from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
+from vqlib.reporting.exhibits import learning_curves, one_of_each
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.report import report_markdown
-from vqlib.reporting.results import Results, load_results, tables
+from vqlib.reporting.results import Results, chosen_rate, load_results, tables
 from vqlib.reporting.study_exhibits import learning_rates
 from vqlib.reporting.verdicts import verdict_table
 
@@ -169,6 +170,18 @@ def test_a_model_without_a_codebook_is_no_healthy_codebook(study):
     verdict = for_free([results])
     assert verdict.said == "50 % of the half"
     assert "`fsq`, which has no codebook: 0.550" in verdict.evidence and "90 % of the half" in verdict.evidence
+    quiet = study.verdict("C2").numbers["other_of"]
+    for run in ("fsq-0", "fsq-1", "fsq-2"):
+        del study.evaluations[SMALL][run]
+    assert study.verdict("C2").numbers["other_of"] == quiet == 6  # C2 compares with codebooks alone
+
+
+def test_continuous_numbers_of_a_control_count_in_its_rate(study):
+    results = with_a_better_fsq(study)
+    for run in ("fsq-0", "fsq-1", "fsq-2"):
+        study.evaluations[SMALL][run]["rate"]["bpp_8bit"] = 9.8
+    results = study.results(SMALL)
+    assert best_control(results, 0.5625) == "vq_ema" and best_control(results, 9.8) == "fsq"
 
 
 def with_a_better_fsq(study: Study) -> Results:
@@ -334,10 +347,36 @@ def test_what_was_found_stands_before_the_verdicts(study):
 def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
     exhibit = learning_rates(study.results(SWEEP))
     row = exhibit.content.shown.set_index("model").loc["`vq`"]
-    assert list(row.index) == ["0.0005", "0.001", "0.002", "0.004", "least at"]
-    assert row[row["least at"].split()[0]].startswith("**")
+    assert list(row.index) == ["0.0005", "0.001", "0.002", "0.004", "chosen"]
+    assert row[row["chosen"].split()[0]].startswith("**")
     assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
     assert learning_rates(study.results(SMALL)) is None
+
+
+def test_learning_curves_are_of_seeds_and_not_of_the_grid(study):
+    """Lines of `vq` are means over its seeds at one rate; copies of it are not drawn."""
+    results = study.results(SWEEP)
+    exhibit = learning_curves(results)
+    ends = results.history[results.history["split"] == "validation"].groupby("run")["recon_loss"].last()
+    line = exhibit.content.axes[0].lines[0]
+    expected = ends[results.runs_of("vq")].mean()
+    assert "vq-0-lr2e-3" in ends and ends.filter(regex=r"^vq-\d").mean() != pytest.approx(expected)
+    assert line.get_ydata()[-1] == pytest.approx(expected)
+    assert "vq-0-lr" not in exhibit.provenance and "Left out, since they are `vq` to the bit: " in exhibit.caption
+
+
+def test_of_models_that_differ_in_a_number_one_is_shown():
+    models = ["vq", "frequency_4", "frequency_16", "vq_ema", "frequency_8", "gain_shape_2", "gain_shape_8"]
+    assert one_of_each(models) == ["vq", "vq_ema", "frequency_8", "gain_shape_8"]
+
+
+def test_of_rates_that_are_as_good_the_lowest_is_chosen():
+    runs = pd.DataFrame(
+        {"learning_rate": [1e-3, 2e-3, 4e-3, 8e-3, 8e-3], "validation_mse": [0.06, 0.0403, 0.0402, 0.039, 0.041]}
+    )
+    assert chosen_rate(runs) == 2e-3  # 0.0403 is within 1 % of 0.0400, the mean of two seeds
+    assert chosen_rate(runs[runs["learning_rate"] != 2e-3]) == 4e-3
+    assert chosen_rate(runs.iloc[:1]) == 1e-3
 
 
 def test_consecutive_seeds_are_told_as_one():

@@ -37,7 +37,7 @@ def test_the_rates_of_codes_and_of_all_stand_in_columns_of_their_own(results):
         "all, bitstream at 8 bits", "all, prior", "continuous"]  # fmt: skip
     assert shown.loc["`projected`", ["codes, prior", "all, prior"]].tolist() == ["0.07000", "0.4500"]
     points = results.evaluations["projected-0"]["rate"]["precisions"]
-    values = table.values.set_index("model")["all, bitstream at 8 bits"]
+    values = table.values.set_index("model")["rate.bpp_bitstream_8bit"]
     assert values["projected"] == next(point["bpp_bitstream"] for point in points if point["bits"] == 8)
     assert values["vq"] == results.evaluations["vq-0"]["rate"]["bpp_bitstream"]
 

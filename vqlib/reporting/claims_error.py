@@ -39,11 +39,11 @@ def halved(study: Study) -> Verdict:
     found = results.ratio("projected", "vq")
     rate = {model: results.mean(model, "rate.bpp_32bit") for model in ("vq", "projected")}
     numbers = {"ratio": found.value, "low": found.low, "high": found.high, "bpp": rate["projected"],
-               "bpp_vq": rate["vq"], "rate_factor": rate["projected"] / rate["vq"],
+               "bpp_vq": rate["vq"],
                "seeds": len(results.runs_of("projected"))}  # fmt: skip
     evidence = (
         f"Test MSE of `projected` over that of `vq`: {interval(found)} over {numbers['seeds']} seeds ({at(results)}), "
-        f"at {number(rate['projected'])} against {number(rate['vq'])} bits per pixel."
+        f"at {number(rate['projected'])} (32-bit gains) against {number(rate['vq'])} bits per pixel."
     )
     runs, shown = named(results, "vq", "projected"), ("rate_distortion", "models")
     bits, bpp, errors = fewest_bits(results, "projected")
@@ -167,12 +167,12 @@ def fewest_bits(results: Results, model: str) -> tuple[int, float, np.ndarray]:
 def best_control(results: Results, bpp: float, codebook: bool | None = None) -> str | None:
     """The control of at most so many nominal bits per pixel whose validation error is least.
 
-    ``codebook`` takes only those with one, or only those without.
+    Continuous numbers count at 8 bits each. ``codebook`` takes only those with one, or only those without.
     """
     controls = [model for model in results.models if family(model) == "control"]
     if codebook is not None:
         controls = [model for model in controls if has_codebook(model) == codebook]
-    affordable = [model for model in controls if results.mean(model, "rate.bpp_codes") <= bpp + SAME_RATE]
+    affordable = [model for model in controls if results.mean(model, "rate.bpp_8bit") <= bpp + SAME_RATE]
     return min(affordable, key=lambda model: results.mean(model, "validation_mse"), default=None)
 
 

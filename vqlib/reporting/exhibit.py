@@ -114,7 +114,7 @@ def table_of(
 ) -> Exhibit:
     """A table with a row per model, whose name stands in ``values["model"]`` if the rows are to be grouped."""
     of = runs or results.runs_of()
-    several = any("±" in str(cell) for row in shown for cell in row.values())
+    several = any("±" in str(cell) for row in shown for title, cell in row.items() if not title.startswith("paper"))
     if several:
         caption += " ± is half of the 95 % t interval of a mean over seeds."
     models = [row.get("model") for row in values]

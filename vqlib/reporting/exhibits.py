@@ -1,11 +1,14 @@
 """The figures and tables of a report: a function each, Results in, Exhibit out, with a caption that reads it."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from vqlib.reporting import figures, paper, rate_exhibits, study_exhibits
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import family
 from vqlib.reporting.prior_exhibits import prior_exhibits
+from vqlib.reporting.rate_exhibits import idle, named
 from vqlib.reporting.results import Results
 from vqlib.reporting.statistics import highest_step
 from vqlib.reporting.style import palette
@@ -14,7 +17,8 @@ from vqlib.reporting.tables import NOTHING, number, plain
 PROJECTED = ("projected", "projected_rows")  # the text's axis and the released code's
 LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/
 SPLITS = ("train", "test")
-MOST_ROWS = 12  # of reconstructions, before the interventions are left out
+MOST_ROWS = 10  # of reconstructions, before models that resemble another are left out
+FOR_THE_FILE = ("MSE at 8 bits", "codes used")  # columns of Table 1 that its CSV has, and a page has no room for
 TWO_AXES = (
     "The paper has one Projected-Latent model: its text describes `projected`, its released code projects along the "
     "axis of `projected_rows`."
@@ -50,6 +54,7 @@ def models(results: Results) -> Exhibit:
         ratio = numbers["test.mse"] / results.mean("vq", "test.mse")
         texts |= {"MSE / vq": number(ratio), "paper's MSE / vq": _paper_ratio(model)}
         order = ["model", "seeds", "MSE", "MSE / vq", "paper's MSE / vq", *measured]
+        order = [title for title in order if title not in FOR_THE_FILE]
         shown.append({title: texts[title] for title in order})
         values.append(numbers | {"mse_over_vq": ratio})
     caption = (
@@ -58,15 +63,17 @@ def models(results: Results) -> Exhibit:
         "latents as 32-bit floats or, where it says so, rounded to 8 bits each by a uniform quantizer whose range "
         "comes from training images. A raw image has 24 bpp. Codes of fixed length cost log2 K bits however few are "
         "in use; the bitstream of the codes shows what they cost. MSE / vq is the error over that of `vq`, and "
-        "beside it stands the paper's own ratio on CIFAR-10. Codes used is their share. "
+        "beside it stands the paper's own ratio on CIFAR-10, there with the uncertainty of reading its bars. "
         f"{TWO_AXES}"
     )
     return table_of("models", "Error and rate", shown, values, caption, results)
 
 
 def reconstructions(results: Results) -> Exhibit:
-    many = len(results.models) > MOST_ROWS
-    models = [model for model in results.models if not many or family(model) != "intervention"]
+    models = results.models
+    if len(models) > MOST_ROWS:
+        copies = idle(results)
+        models = one_of_each([model for model in models if family(model) != "intervention" and model not in copies])
     first = {model: results.runs_of(model)[0] for model in models}
     rows = {}
     for run in first.values():
@@ -80,8 +87,21 @@ def reconstructions(results: Results) -> Exhibit:
         "over seeds. PSNR and nominal rate (bpp) are with continuous latents rounded to 8 bits each, which the "
         "pictures are not."
     )
+    if len(models) < len(results.models):
+        caption += " Of models that differ in one number alone the middle one is shown, and no intervention."
     figure = figures.reconstructions(originals, rows)
     return figure_of("reconstructions", "Reconstructions", figure, caption, results, *first.values())
+
+
+def one_of_each(models: Sequence[str]) -> list[str]:
+    """Of models that differ in the number at their end alone, the middle one."""
+    kinds: dict[str, list[str]] = {}
+    for model in models:
+        stem, _, last = model.rpartition("_")
+        kinds.setdefault(stem if last.isdigit() else model, []).append(model)
+    kept = {sorted(kind, key=lambda name: int(name.rpartition("_")[2]))[len(kind) // 2] if len(kind) > 1 else kind[0]
+            for kind in kinds.values()}  # fmt: skip
+    return [model for model in models if model in kept]
 
 
 def losses(results: Results) -> Exhibit:
@@ -127,7 +147,10 @@ def losses_table(results: Results) -> Exhibit:
 
 
 def learning_curves(results: Results) -> Exhibit:
-    validation = results.history[results.history["split"] == "validation"]
+    copies = idle(results)
+    drawn = results.runs_of(*(model for model in results.models if model not in copies))
+    history = results.history[results.history["run"].isin(drawn)]  # not the grid of learning rates, which is no seed
+    validation = history[history["split"] == "validation"]
     last = validation.groupby("run", sort=False).last()
     ends = last.groupby("variant", sort=False)["recon_loss"].mean().map(number).to_dict()
     caption = (
@@ -136,8 +159,10 @@ def learning_curves(results: Results) -> Exhibit:
     )
     if len(ends) > figures.FEW and "identity" in ends:
         caption += f" `identity`, not drawn, ends at {ends['identity']}."
-    figure = figures.learning_curves(results.history, palette(results.variants))
-    return figure_of("learning_curves", "Learning curves", figure, caption, results)
+    if copies:
+        caption += f" Left out, since they are `vq` to the bit: {named(copies)}."
+    figure = figures.learning_curves(history, palette(results.variants))
+    return figure_of("learning_curves", "Learning curves", figure, caption, results, *drawn)
 
 
 def projected_training(results: Results) -> Exhibit | None:

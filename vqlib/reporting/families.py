@@ -50,4 +50,4 @@ def has_codebook(variant: str) -> bool:
 
 def is_quiet(variant: str) -> bool:
     """Whether C2 compares with it: it has a codebook and divides by no norm."""
-    return variant != "identity" and not divides_by_a_norm(variant)
+    return has_codebook(variant) and not divides_by_a_norm(variant)

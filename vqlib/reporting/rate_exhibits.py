@@ -55,14 +55,6 @@ def _prior_bpp(results: Results, run: str, key: str = "bpp_prior") -> float:
     return nan if value is None else float(value)
 
 
-def _all_at_8_bits(results: Results, run: str) -> float:
-    """The bitstream of codes and of continuous numbers at 8 bits, NaN where there is none."""
-    rate = results.evaluations[run]["rate"]
-    streams = {point["bits"]: point["bpp_bitstream"] for point in rate.get("precisions") or []}
-    value = streams.get(8) if streams else rate.get("bpp_bitstream")
-    return nan if value is None else float(value)
-
-
 def mean_of(values: Iterable[float]) -> float:
     """Of those that exist, NaN where none does."""
     there = [value for value in values if value == value]
@@ -139,6 +131,7 @@ def rates(results: Results) -> Exhibit | None:
         "codes, entropy": "rate.bpp_entropy",
         "codes, cross-entropy": "rate.bpp_cross_entropy",
         "codes, bitstream": "rate.bpp_bitstream",
+        "all, bitstream at 8 bits": "rate.bpp_bitstream_8bit",
         "continuous": "rate.continuous_fraction",
     }
     if not _coded(results):
@@ -146,24 +139,22 @@ def rates(results: Results) -> Exhibit | None:
     shown, values = [], []
     for model in results.models:
         texts, numbers = cells(results, model, columns)
-        more = {
-            "codes, prior": mean_of(_prior_bpp(results, run, "bpp_codes_prior") for run in results.runs_of(model)),
-            "all, bitstream at 8 bits": mean_of(_all_at_8_bits(results, run) for run in results.runs_of(model)),
-            "all, prior": mean_of(_prior_bpp(results, run) for run in results.runs_of(model)),
-        }
-        texts |= {title: number(value) for title, value in more.items()}
-        numbers |= more
+        for title, key in (("codes, prior", "bpp_codes_prior"), ("all, prior", "bpp_prior")):
+            costs = [_prior_bpp(results, run, key) for run in results.runs_of(model)]
+            there = sum(cost == cost for cost in costs)
+            numbers[title] = mean_of(costs)
+            texts[title] = number(numbers[title]) + (f" ({there} of {len(costs)})" if 0 < there < len(costs) else "")
         first = [title for title in columns if title.startswith("codes")]
-        order = ("model", "seeds", *first, *more, "continuous")
+        order = ("model", "seeds", *first, "codes, prior", "all, bitstream at 8 bits", "all, prior", "continuous")
         shown.append({title: texts[title] for title in order})
         values.append(numbers)
     caption = (
         "What the latents cost, in bits per pixel. Codes alone: nominal (fixed length), order-0 entropy of the test "
         "codes, their cross-entropy under a table learnt on training images, the real bitstream under that table, "
-        "decoded back, and under a learnt prior where one was fitted. All, which only the two columns so named may be "
-        "compared in: codes and continuous numbers at 8 bits, as a bitstream under such tables and under the learnt "
-        "prior, there with the class. The b bits of a gain in `gain_shape` are symbols like the codes, one of them its "
-        "sign. Continuous is the share of positions with stored numbers."
+        "decoded back, and under a learnt prior where one was fitted (to so many of the runs, where not to all). All: "
+        "codes and continuous numbers at 8 bits, as a bitstream under such tables and under the learnt prior, there "
+        "with the class; compare the two columns so named with each other alone. The b bits of a gain in `gain_shape` "
+        "are symbols like the codes, one of them its sign. Continuous is the share of positions with stored numbers."
     )
     return table_of("rates", "What the bits are", shown, values, caption, results)
 
@@ -198,8 +189,11 @@ def precisions(results: Results) -> Exhibit | None:
 
 def left_out(copies: Sequence[str]) -> str:
     """The sentence on models that are not in a table of continuous latents."""
-    names = ", ".join(f"`{model}`" for model in copies)
-    return f" Left out, since nothing is continuous in them: {names}." if copies else ""
+    return f" Left out, since nothing is continuous in them: {named(copies)}." if copies else ""
+
+
+def named(models: Sequence[str]) -> str:
+    return ", ".join(f"`{model}`" for model in models)
 
 
 def bd_rates(results: Results) -> Exhibit | None:

@@ -1,6 +1,7 @@
 """What the runs of an experiment left in results/<experiment>/, checked and as tables. No torch, no data needed."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ EVALUATION = {
 }
 PRECISION = ("bpp_nominal", "bpp_cross_entropy", "bpp_bitstream", "mse", "psnr", "ssim")
 RATE_IN_NAME = re.compile(r"-lr\d")
+TIE = 0.01  # of the validation MSE: rates nearer than that are as good, since seeds of a model differ by more
 HISTORY = ("step", "split", "recon_loss", "commitment_loss", "perplexity", "recon_loss_max")
 
 
@@ -135,8 +137,16 @@ def tables(experiment: Experiment, evaluations: dict[str, dict], history: pd.Dat
     grid = pd.json_normalize(list(evaluations.values()))
     least = history[history["split"] == "validation"].groupby("run")["recon_loss"].min()
     grid["validation_mse"] = grid["run"].map(least)
+    grid["rate.bpp_bitstream_8bit"] = [all_at_8_bits(evaluation["rate"]) for evaluation in evaluations.values()]
     grid["learning_rate"] = [experiment.runs[run].learning_rate for run in grid["run"]]
     return {"grid": grid, "runs": grid[grid["run"].isin(compared(grid))].reset_index(drop=True)}
+
+
+def all_at_8_bits(rate: dict) -> float:
+    """Bits per pixel of the bitstream of codes and of continuous numbers at 8 bits, NaN where none was measured."""
+    streams = {point["bits"]: point["bpp_bitstream"] for point in rate.get("precisions") or []}
+    value = streams.get(8) if streams else rate.get("bpp_bitstream")
+    return math.nan if value is None else float(value)
 
 
 def compared(grid: pd.DataFrame) -> list[str]:
@@ -147,9 +157,14 @@ def compared(grid: pd.DataFrame) -> list[str]:
         if plain_name.any():
             chosen += list(runs["run"][plain_name])
         else:
-            best = runs.groupby("learning_rate")["validation_mse"].mean().idxmin()
-            chosen += list(runs["run"][runs["learning_rate"] == best])
+            chosen += list(runs["run"][runs["learning_rate"] == chosen_rate(runs)])
     return chosen
+
+
+def chosen_rate(runs: pd.DataFrame) -> float:
+    """The learning rate of the least validation MSE (mean over seeds) of one variant; of a tie, the lowest one."""
+    means = runs.groupby("learning_rate")["validation_mse"].mean()
+    return float(means.index[means <= means.min() * (1 + TIE)].min())
 
 
 def _json(path: Path, remedy: str, keys: tuple[str, ...] = ()) -> dict | None:

@@ -39,7 +39,7 @@ def write_study(root: Path = ROOT) -> Path:
         write_atomically(folder / f"{name}.csv", table.csv().encode())
         write_atomically(folder / f"{name}.tex", table.latex().encode())
     text = _from_reports(findings(root, experiments))
-    listed = "".join(f"- [{one.experiment.title}]({one.experiment.name}/README.md), {len(one.grid)} runs\n"
+    listed = "".join(f"- [{one.experiment.title}]({one.experiment.name}/README.md), {counted(one)}\n"
                      for one in experiments)  # fmt: skip
     parts = [
         "# What became of the paper's claims\n",
@@ -52,6 +52,12 @@ def write_study(root: Path = ROOT) -> Path:
     ]
     write_atomically(folder / "README.md", "\n".join(part for part in parts if part).encode())
     return folder / "README.md"
+
+
+def counted(results: Results) -> str:
+    """``17 runs, and 3 at other learning rates``"""
+    others = len(results.grid) - len(results.runs)
+    return f"{len(results.runs)} runs" + (f", and {others} at other learning rates" if others else "")
 
 
 def judging_experiments(root: Path = ROOT) -> list[Results]:

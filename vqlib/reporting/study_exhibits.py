@@ -7,7 +7,7 @@ from vqlib.reporting import paper, study_figures
 from vqlib.reporting.claims_training import INTERVENTIONS, stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import divides_by_a_norm, family
-from vqlib.reporting.results import Results
+from vqlib.reporting.results import TIE, Results, chosen_rate
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
 
@@ -197,22 +197,21 @@ def learning_rates(results: Results) -> Exhibit | None:
     rates = sorted(tried["learning_rate"].unique())
     shown, values = [], []
     for model in (model for model in results.models if model in set(tried["variant"])):
-        means = tried[tried["variant"] == model].groupby("learning_rate")["validation_mse"].mean()
-        best = means.idxmin()
+        runs = tried[tried["variant"] == model]
+        means, best = runs.groupby("learning_rate")["validation_mse"].mean(), chosen_rate(runs)
         texts = {"model": f"`{model}`"}
         for rate in rates:
             text = number(float(means[rate])) if rate in means else NOTHING
             texts[f"{rate:g}"] = f"**{text}**" if rate == best else text
-        texts["least at"] = f"{best:g}" + (
-            " (the edge of its grid)" if best in (means.index[0], means.index[-1]) else ""
-        )
+        texts["chosen"] = f"{best:g}" + (" (the edge of its grid)" if best in (means.index[0], means.index[-1]) else "")
         shown.append(texts)
         values.append(
-            {"model": model, "least_at": best, **{f"validation_mse_{rate:g}": means.get(rate) for rate in rates}}
+            {"model": model, "chosen": best, **{f"validation_mse_{rate:g}": means.get(rate) for rate in rates}}
         )
     caption = (
         "Least validation MSE at every learning rate that was tried (mean over seeds where there are several). Rates "
-        "are chosen on the validation split; a least at the edge of a grid says that a better one may lie beyond."
+        f"are chosen on the validation split, of those within {TIE:.0%} of the least the lowest; a choice at the edge "
+        "of a grid says that a better rate may lie beyond."
     )
     used = {model: " or ".join(f"{rate:g}" for rate in dict.fromkeys(runs["learning_rate"]))
             for model, runs in results.runs.groupby("variant", sort=False)}  # fmt: skip

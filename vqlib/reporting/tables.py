@@ -64,7 +64,7 @@ class Table:
     def latex(self) -> str:
         """For the package booktabs."""
         width = self.shown.shape[1]
-        columns = r"p{0.15\linewidth}" * width if self.words else "l" + "r" * (width - 1)
+        columns = rf"p{{{0.9 / width:.2g}\linewidth}}" * width if self.words else "l" + "r" * (width - 1)
         lines = [rf"\begin{{tabular}}{{{columns}}}"]
         lines += [r"\toprule", _latex_row(self.shown.columns), r"\midrule"]
         for title, row in self._titled():

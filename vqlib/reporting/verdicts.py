@@ -1,5 +1,6 @@
 """The verdicts as a table and as text, for the report of one experiment or of all together."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
@@ -32,9 +33,7 @@ def verdict_table(
             "claim": f"**{claim.name}**",
             "what it says": claim.statement,
             "verdict": f"**{found[claim.name].said}**",
-            "evidence": found[claim.name].evidence,
-            "runs": runs_told(found[claim.name], experiments_named),
-            "shown in": links(found[claim.name], link),
+            "evidence": evidence(found[claim.name], link, experiments_named),
         }
         for claim in claims
     )
@@ -53,6 +52,12 @@ def verdict_table(
     return Table(shown, values, groups, words=True)
 
 
+def evidence(verdict: Verdict, link: Link, experiments_named: bool) -> str:
+    """The evidence in sentences, then where it is shown and of which runs."""
+    sources = [told for told in (links(verdict, link), runs_told(verdict, experiments_named)) if told != NOTHING]
+    return f"{verdict.evidence} ({'; '.join(sources)})" if sources else verdict.evidence
+
+
 def runs_told(verdict: Verdict, experiments_named: bool) -> str:
     """``vq-0..2, projected-0``; by experiment where there are several."""
     told = []
@@ -69,13 +74,22 @@ def links(verdict: Verdict, link: Link) -> str:
 
 
 def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = False) -> str:
-    """Both tables under their headings."""
+    """Both tables under their headings, the page and the code being those that the paper came with."""
+
+    def told(claims: Sequence[Claim]) -> str:
+        still_open = [claim for claim in claims if found[claim.name].said == OPEN]
+        judged = [claim for claim in claims if claim not in still_open]
+        parts = (("", judged), (f"{NOT_YET[0].upper()}{NOT_YET[1:]}:\n\n", still_open))
+        tables = [(opening, verdict_table(of, found, link, experiments_named)) for opening, of in parts if of]
+        return "\n".join(opening + dataclasses.replace(table, groups=()).markdown() for opening, table in tables)
+
     return "\n".join(
         [
             "## What became of each claim\n",
-            verdict_table(CLAIMS, found, link, experiments_named).markdown(),
+            told(CLAIMS),
             "## Where paper, page and code disagree\n",
-            verdict_table(DISAGREEMENTS, found, link, experiments_named).markdown(),
+            "The page is the web page that presented the paper, the code what was released with it.\n",
+            told(DISAGREEMENTS),
             f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below, which were written down "
             "before the runs had ended (LOG.md, 2026-11-24); those that were amended after a review, with the runs "
             "seen, are in its section “Fourth part”, with the reasons.\n",

@@ -1,0 +1,119 @@
+"""A bottleneck that breaks its contract is refused before it is trained, in one line that names file and fault."""
+
+import pytest
+import torch
+from support import NETWORK, VARIANTS
+
+from vqlib.bottlenecks import BottleneckBase
+from vqlib.contract import check_bottleneck
+from vqlib.errors import ParameterError
+
+D = NETWORK.width
+
+
+class Rounded(BottleneckBase):
+    """Keeps the contract: every number rounded, as its symbol, from 0 to 2."""
+
+    alphabets = (3,) * D
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, z_e):
+        indices, _ = self.compress(z_e)
+        return self.decompress(indices, None), {"size_loss": z_e.square().mean()}, indices
+
+    def compress(self, z_e):
+        return (z_e / self.scale).clamp(-1, 1).round().long().add(1).permute(0, 2, 3, 1), None
+
+    def decompress(self, indices, continuous):
+        return (indices - 1).permute(0, 3, 1, 2) * self.scale
+
+
+class Offset(Rounded):
+    """One learnt offset a position: another grid than the images' cannot pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = torch.nn.Parameter(torch.zeros(2, 3))
+
+    def forward(self, z_e):
+        return (super().forward(z_e)[0] + self.offset, *super().forward(z_e)[1:])
+
+    def decompress(self, indices, continuous):
+        return super().decompress(indices, continuous) + self.offset
+
+
+def altered(**methods):
+    return type("Altered", (Rounded,), methods)
+
+
+def of_forward(change):
+    return altered(forward=lambda self, z_e: change(*Rounded.forward(self, z_e)))
+
+
+def reads_a_value(self):
+    Rounded.__init__(self)
+    self.start = self.scale.item()
+
+
+BROKEN = {
+    "no compress": (type("Bare", (BottleneckBase,), {"forward": lambda self, z_e: (z_e, {}, None)}), "has no compress"),
+    "shape": (of_forward(lambda z, losses, indices: (z[..., 1:], losses, indices)), "of the same shape and type, not"),
+    "type": (of_forward(lambda z, losses, indices: (z.double(), losses, indices)), "not torch.float64 of (3, "),
+    "recon_loss": (of_forward(lambda z, losses, indices: (z, {"recon_loss": z.mean()}, indices)),
+                   "'recon_loss' may not name a loss"),
+    "name": (of_forward(lambda z, losses, indices: (z, {"size": z.mean()}, indices)), "'size' may not name a loss"),
+    "vector": (of_forward(lambda z, losses, indices: (z, {"a_loss": z.mean(1)}, indices)), "a_loss must be one number"),
+    "no alphabets": (altered(alphabets=()), f"have {D} symbols a position, alphabets 0"),
+    "too few levels": (altered(alphabets=(2,) * D), "symbol 0 of forward is from 0 to 2, its alphabet has 2"),
+    "no indices": (of_forward(lambda z, losses, indices: (z, losses, None)), "no indices, so alphabets must be ()"),
+    "int32": (altered(compress=lambda self, z_e: (Rounded.compress(self, z_e)[0].int(), None)), "must be int64 of"),
+    "integers": (altered(compress=lambda self, z_e: (Rounded.compress(self, z_e)[0], z_e.long())),
+                 "continuous must be None or floats"),
+    "decompress": (altered(decompress=lambda self, indices, _: Rounded.decompress(self, indices, _) + torch.rand(())),
+                   "decompress must give back what forward lets through"),
+    "values": (altered(__init__=reads_a_value), "__init__ must work without values"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Makes a class the bottleneck of every variant."""
+    return lambda kind: monkeypatch.setattr("vqlib.model.make_bottleneck", lambda name, **numbers: kind())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_passes_and_no_generator_moves(name):
+    before = torch.random.get_rng_state()
+    check_bottleneck(NETWORK, VARIANTS[name])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_one_that_keeps_the_contract_passes(use):
+    use(Rounded)
+    check_bottleneck(NETWORK, VARIANTS["vq"])
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_one_that_does_not_is_refused_in_one_line(use, fault):
+    kind, said = BROKEN[fault]
+    use(kind)
+    with pytest.raises(ParameterError) as caught:
+        check_bottleneck(NETWORK, VARIANTS["vq"])
+    assert str(caught.value).startswith("vqlib/bottlenecks/vq.py: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_its_own_comes_out_as_it_is(use):
+    use(Offset)
+    with pytest.raises(RuntimeError, match="must match"):
+        check_bottleneck(NETWORK, VARIANTS["vq"])
+
+
+def test_an_option_out_of_its_range_is_named():
+    wrong = VARIANTS["gain_shape_4"].model_copy(update={"options": {"gain_bits": 99}})
+    with pytest.raises(ParameterError, match=r"variants\.gain_shape_4\.gain_bits is 99; it must be"):
+        check_bottleneck(NETWORK, wrong)

@@ -1,0 +1,81 @@
+"""Whether a bottleneck keeps its contract (vqlib.bottlenecks), asked before it is trained rather than found out after.
+
+What it looks at cannot be seen in a training that runs: how the model is evaluated, kept in a file and given a prior.
+An error inside the bottleneck's own code comes out as it is, with its traceback.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vqlib.errors import ParameterError
+from vqlib.model import make_model
+from vqlib.params import Network, Variant
+
+GRIDS = ((2, 3), (5, 2))  # latents of these sizes are tried; evaluation and priors try others than the images' too
+IMAGES = 3
+
+
+def check_bottleneck(network: Network, variant: Variant) -> None:
+    """Try a variant's bottleneck, as it is before training, on random latents. torch's generators stay as they were.
+
+    Raises:
+        ParameterError: an option is out of its range, or the bottleneck does not keep the contract.
+    """
+    file = f"vqlib/bottlenecks/{variant.bottleneck}.py"
+
+    def holds(condition: bool, otherwise: str) -> None:
+        if not condition:
+            raise ParameterError(f"{file}: {otherwise}; vqlib/bottlenecks/__init__.py has the contract")
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(0)
+        bottleneck = make_model(network, variant).bottleneck.eval()
+        for name in ("compress", "decompress", "begin", "statistics", "alphabets"):
+            holds(hasattr(bottleneck, name), f"Bottleneck has no {name}")
+        for grid in GRIDS:
+            _check_on(bottleneck, torch.randn(IMAGES, network.width, *grid), holds)
+        try:
+            with torch.device("meta"):
+                make_model(network, variant)
+        except (RuntimeError, NotImplementedError) as error:
+            holds(False, f"__init__ must work without values, on the device meta, to read a model's file ({error})")
+
+
+def _check_on(bottleneck: nn.Module, z_e: Tensor, holds: Callable[[bool, str], None]) -> None:
+    shape, alphabets = tuple(z_e.shape), bottleneck.alphabets
+    tried = f"on latents of {shape}"
+    z, losses, indices = bottleneck(z_e)
+    holds(isinstance(z, Tensor) and z.shape == z_e.shape and z.dtype == z_e.dtype,
+          f"forward {tried} must give z of the same shape and type, not {_said(z)}")  # fmt: skip
+    for name, value in losses.items():
+        holds(name.endswith("_loss") and name != "recon_loss",
+              f"{name!r} may not name a loss; it must end in _loss, and recon_loss is the model's own")  # fmt: skip
+        holds(isinstance(value, Tensor) and value.dim() == 0, f"{name} must be one number, not {_said(value)}")
+    stored, continuous = bottleneck.compress(z_e)
+    for name, codes in (("forward", indices), ("compress", stored)):
+        if codes is None:
+            holds(not alphabets, f"{name} {tried} gives no indices, so alphabets must be (), not {tuple(alphabets)}")
+            continue
+        holds(codes.dtype == torch.int64 and tuple(codes.shape[:3]) == (shape[0], *shape[2:]) and codes.dim() <= 4,
+              f"indices of {name} {tried} must be int64 of (B, h, w) or (B, h, w, Q), not {_said(codes)}")  # fmt: skip
+        symbols = codes if codes.dim() == 4 else codes.unsqueeze(-1)
+        holds(symbols.shape[-1] == len(alphabets),
+              f"indices of {name} have {symbols.shape[-1]} symbols a position, alphabets {len(alphabets)}")  # fmt: skip
+        for number, (symbol, size) in enumerate(zip(symbols.unbind(-1), alphabets, strict=True)):
+            least, most = int(symbol.min()), int(symbol.max())
+            holds(least >= 0 and most < size,
+                  f"symbol {number} of {name} is from {least} to {most}, its alphabet has {size}")  # fmt: skip
+    holds(
+        continuous is None
+        or (isinstance(continuous, Tensor) and continuous.is_floating_point() and continuous.shape[0] == shape[0]),
+        f"what compress keeps as continuous must be None or floats, one entry an image, not {_said(continuous)}",
+    )
+    back = bottleneck.decompress(stored, continuous)
+    holds(isinstance(back, Tensor) and back.shape == z.shape and torch.allclose(back, z, rtol=1e-5, atol=1e-6),
+          "decompress must give back what forward lets through in eval mode")  # fmt: skip
+
+
+def _said(value: object) -> str:
+    return f"{value.dtype} of {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
