@@ -201,6 +201,16 @@ def with_a_better_fsq(study: Study) -> Results:
     return study.results(SMALL)
 
 
+def test_c2_looks_where_there_are_seeds_before_it_looks_where_runs_are_long(study):
+    """Both are open; three short runs tell more of an instability than one long one."""
+    for seed in (1, 2, 3, 4):
+        del study.evaluations[SMALL][f"projected-{seed}"]
+    for seed in (3, 4):
+        study.evaluations[SWEEP].pop(f"projected-{seed}", None)
+    verdict = study.verdict("C2")
+    assert verdict.said == "open" and verdict.experiments == [SWEEP] and verdict.numbers["of"] == 3
+
+
 def test_c2_counts_late_peaks(study):
     verdict = study.verdict("C2")
     assert (verdict.numbers["hits"], verdict.numbers["of"]) == (2, 5)  # seeds 1 and 3

@@ -6,6 +6,7 @@ from vqlib.reporting import paper
 from vqlib.reporting.families import is_quiet
 from vqlib.reporting.judging import (
     CONFIRMED,
+    ENOUGH,
     NOT_REPRODUCED,
     OPEN,
     REPRODUCED,
@@ -45,8 +46,11 @@ def unstable(model: str):
     """The judge of C2 for a model: late peaks more often than where nothing is divided by a norm."""
 
     def judge(study: Study) -> Verdict:
-        results = max(study, key=lambda one: (len(one.runs_of(model)) >= SEEDS, steps(one), len(one.runs_of(model))),
-                      default=None)  # fmt: skip
+        def how_telling(one: Results) -> tuple:
+            seeds = len(one.runs_of(model))
+            return seeds >= SEEDS, seeds >= ENOUGH, steps(one), seeds
+
+        results = max(study, key=how_telling, default=None)
         if results is None or not results.runs_of(model):
             return lacking(study, model, seeds=SEEDS)
         table = stability_of(results)

@@ -73,9 +73,10 @@ def lacking(study: Study, *models: str, seeds: int = ENOUGH, at_least: int = 1, 
     several = f"{seeds} seeds" if seeds > 1 else "a run"
     have = ", ".join(
         f"`{results.experiment.name}` ({at(results)}) has "
-        + " and ".join(f"{len(results.runs_of(model))} of `{model}`" for model in models)
+        + (" and ".join(f"{len(results.runs_of(model))} of `{model}`" for model in models if results.runs_of(model))
+           or f"none of {'it' if len(models) == 1 else 'them'}")
         for results in study
-    )
+    )  # fmt: skip
     wanted = " and ".join(f"`{model}`" for model in models)
     return Verdict(OPEN, f"Needs {several} of {wanted}{wide} in one experiment{f'; {have}' if have else ''}.")
 
