@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import growth, measure, naive, plots, search, sections, step
 from benchmarks.__main__ import main
 from benchmarks.page import page as page_of
-from benchmarks.page import paper_steps
+from benchmarks.page import paper_steps, write_page
 from benchmarks.text import effect
 from vqlib.errors import DataError
 from vqlib.model import make_model
@@ -46,14 +46,12 @@ def results_of(folder) -> dict[str, dict]:
     return {path.name: json.loads(path.read_text()) for path in (folder / "results/benchmarks").glob("*.json")}
 
 
-def test_the_committed_page_says_what_its_results_say():
+def test_the_committed_page_says_what_its_results_say(tmp_path):
     """Drawn again, to the byte, as every other report (tests/test_readme.py)."""
-    files = [path.stem.rsplit("_", 1) for path in (ROOT / "results/benchmarks").glob("*.json")]
-    found = {(part, device): json.loads((ROOT / f"results/benchmarks/{part}_{device}.json").read_text())
-             for part, device in sorted(files)}  # fmt: skip
-    text, figures = page_of(found)
-    assert text == (ROOT / "reports/benchmarks/README.md").read_text(), "draw it again: make bench"
-    assert {f"{name}.png" for name in figures} == {path.name for path in ROOT.glob("reports/benchmarks/figures/*.png")}
+    committed, drawn = ROOT / "reports/benchmarks", write_page(ROOT / "results/benchmarks", tmp_path)
+    assert drawn.read_text() == (committed / "README.md").read_text(), "draw it again: make bench"
+    names = [{path.name for path in folder.glob("figures/*.png")} for folder in (tmp_path, committed)]
+    assert names[0] == names[1]
 
 
 def test_every_result_names_machine_and_rounds(measured):
