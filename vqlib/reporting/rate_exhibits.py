@@ -154,8 +154,9 @@ def rates(results: Results) -> Exhibit | None:
         "codes, each symbol of a position by itself, their cross-entropy under a table learnt on training images, the "
         "real bitstream under that table, decoded back, and under a learnt prior where one was fitted (to so many of "
         "the runs, where not to all). All: codes and continuous numbers at 8 bits, as a bitstream under such tables "
-        "and under the learnt prior, there with the class; compare the two columns so named with each other alone. The b bits of a gain in `gain_shape` "
-        "are symbols like the codes, one of them its sign. Continuous is the share of positions with stored numbers."
+        "and under the learnt prior, there with the class; compare the two columns so named with each other alone. The "
+        "b bits of a gain in `gain_shape` are symbols like the codes, one of them its sign. Continuous is the share of "
+        "positions with stored numbers."
     )
     return table_of("rates", "What the bits are", shown, values, caption, results)
 
