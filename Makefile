@@ -44,7 +44,7 @@ study: .venv
 	python -m vqlib.reporting.study --readme
 
 test: .venv  # a file's tests stay in one process and in their order
-	python -m pytest -n logical --maxprocesses 8 --dist loadfile $(ARGS)
+	python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv
 	python -m benchmarks $(ARGS)

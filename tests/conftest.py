@@ -3,6 +3,14 @@ import socket
 import pytest
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# Whole pipelines and processes of their own: minutes each, so they start first, and short files fill up the end.
+LONGEST = ("test_pipeline.py", "test_full_scale.py", "test_notebooks.py", "test_distributed.py", "test_train_kill.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; else the order stays."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import pytest
 from support import held_by_another
 
 from vqlib import files
-from vqlib.errors import BusyError
-from vqlib.files import digest_of, digest_of_files, exclusive, json_bytes, write_atomically
+from vqlib.errors import BusyError, StorageError
+from vqlib.files import digest_of, digest_of_files, exclusive, in_one_line, json_bytes, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -33,6 +33,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, fai
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_in_the_way_is_named_and_not_the_temporary_file(tmp_path):
+    (tmp_path / "drawn.png").mkdir()
+    with pytest.raises(StorageError, match=r"^\S+/drawn\.png: Is a directory"), in_one_line(tmp_path):
+        write_atomically(tmp_path / "drawn.png", b"content")
+    assert os.listdir(tmp_path) == ["drawn.png"]
 
 
 def test_the_new_content_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):

@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from vqlib.errors import UserError
+from vqlib.errors import ParameterError, UserError
 from vqlib.files import in_one_line
 from vqlib.params import load_experiment
 
@@ -30,20 +31,21 @@ def main(arguments: list[str] | None = None) -> int:
             described.add_argument("run", help="<variant>-<seed>")
         if command == "sample":
             described.add_argument("--class", dest="class_name", help="name of a class; without it, of all in turn")
-            described.add_argument("--temperature", type=float, default=1.0, help="under 1: likelier, and more alike")
-            described.add_argument("--seed", type=int, default=0)
-            described.add_argument("--count", type=int, default=64)
+            temperature = number("temperature", float, 1e-6, 10)
+            described.add_argument("--temperature", type=temperature, default=1.0, help="under 1: likelier, more alike")
+            described.add_argument("--seed", type=number("seed", int, 0, 2**31 - 1), default=0)
+            described.add_argument("--count", type=number("count", int, 1, 1024), default=64)
             again = "the samples of the report's picture, whatever else is given"
             described.add_argument("--as-in-report", action="store_true", help=again)
-            described.add_argument("--to", type=Path, help="the PNG; <experiment>-<run>.png when it is not given")
-    given, options = parser.parse_known_args(arguments)
-    if options and given.command != "train":
-        parser.error(f"unrecognized arguments: {' '.join(options)}")
-    if given.command == "prepare":
-        from vqlib.data.__main__ import main as of_data
-
-        return of_data(["prepare", given.experiment])
+            described.add_argument("--to", type=png, help="the PNG; <experiment>-<run>.png when it is not given")
     try:
+        given, options = parser.parse_known_args(arguments)
+        if options and given.command != "train":
+            parser.error(f"unrecognized arguments: {' '.join(options)}")
+        if given.command == "prepare":
+            from vqlib.data.__main__ import main as of_data
+
+            return of_data(["prepare", given.experiment])
         experiment = load_experiment(given.experiment)
         if given.command == "codecs":
             from vqlib.codecs import write_codecs
@@ -90,6 +92,29 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 130 if stopped else 2
     return 0
+
+
+def number(name: str, kind: type, low: float, high: float) -> Callable[[str], float]:
+    """What reads the option ``name``: an int or float from ``low`` to ``high``."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            of = "a whole number" if kind is int else "a number"
+            raise ParameterError(f"{name} is {text}; it must be {of} from {low:,} to {high:,}")
+        return value
+
+    return read
+
+
+def png(text: str) -> Path:
+    """Reads the option ``--to``."""
+    if Path(text).suffix.lower() != ".png":
+        raise ParameterError(f"--to is {text}; it must be the name of a file that ends in .png")
+    return Path(text)
 
 
 if __name__ == "__main__":

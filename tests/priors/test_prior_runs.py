@@ -281,6 +281,24 @@ def test_the_command_line_writes_samples_and_the_grid_of_the_report(finished, tm
     assert capsys.readouterr().err.startswith("error: class 'n2' is not one of the data; did you mean")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--temperature", "hot", "temperature is hot; it must be a number from 1e-06 to 10"),
+        ("--temperature", "1e-320", "temperature is 1e-320; it must be a number from 1e-06 to 10"),
+        ("--temperature", "nan", "temperature is nan; it must be a number from 1e-06 to 10"),
+        ("--seed", "-5", "seed is -5; it must be a whole number from 0 to 2,147,483,647"),
+        ("--seed", "9" * 23, f"seed is {'9' * 23}; it must be a whole number from 0 to 2,147,483,647"),
+        ("--count", "0", "count is 0; it must be a whole number from 1 to 1,024"),
+        ("--count", "2.5", "count is 2.5; it must be a whole number from 1 to 1,024"),
+        ("--to", "images.jpg", "--to is images.jpg; it must be the name of a file that ends in .png"),
+    ],
+)
+def test_options_out_of_range_are_one_line(option, value, said, capsys):
+    assert command_line.main(["sample", "sample", "projected-0", f"{option}={value}"]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
 MISTAKES = {
     "temperature 0": ({"temperature": 0.0}, ParameterError, "temperature is 0; it must be above 0 and at most 10"),
     "temperature nan": ({"temperature": float("nan")}, ParameterError, "temperature is nan; it must be above 0"),

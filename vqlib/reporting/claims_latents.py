@@ -2,6 +2,7 @@
 
 from vqlib.reporting.families import family
 from vqlib.reporting.judging import (
+    ENOUGH,
     NOT_REPRODUCED,
     OPEN,
     REPRODUCED,
@@ -95,11 +96,9 @@ def priors(study: Study) -> Verdict:
         passed = [model for model in models if not failed & set(results.runs_of(model))]
         below = sum(test["reals"] for test in tests.values())
         named_models = ", ".join(f"`{model}`" for model in models)
-        said = OPEN
-        if len(passed) == len(models):
-            said = f"{NOT_REPRODUCED} for {named_models}"
-        elif not below:
-            said = f"{REPRODUCED} for {named_models}"
+        word = NOT_REPRODUCED if len(passed) == len(models) else OPEN if below else REPRODUCED
+        several = all(sum(run in fitted for run in results.runs_of(model)) >= ENOUGH for model in models)
+        said = scoped(word, results, named_models) + ("" if several or word == OPEN else ", a tendency")
         evidence = (
             "Bits per pixel of the test latents under a prior, with 8-bit continuous values (histograms in brackets), "
             "and the samples' distance from test images (that of draws from the histograms): "

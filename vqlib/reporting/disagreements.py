@@ -161,9 +161,9 @@ def evaluation(study: Study) -> Verdict:
         evidence = (
             f"Batch statistics of shuffled batches of {paper.SETTING['batch_size']}, {paper.SETTING['test_images']:,} "
             f"images in all, instead of running statistics and all images change the test MSE of the same weights by "
-            f"at most {number(100 * changes[run], 3)} % in the paper's models (`{run}`, of {len(papers)} runs; "
+            f"{number(100 * changes[run], 3)} % at the most in the paper's models (`{run}`, of {len(papers)} runs; "
             f"{at(results)})"
-            + (f", in the others by at most {number(100 * others[most], 3)} % (`{most}`)" if most else "")
+            + (f", in the others by {number(100 * others[most], 3)} % (`{most}`)" if most else "")
             + f". {'It matters.' if matters else 'It decides nothing.'}"
         )
         runs = tuple((results.experiment.name, one) for one in papers)

@@ -86,10 +86,12 @@ def named(results: Results, *models: str) -> tuple[tuple[str, str], ...]:
     return tuple((results.experiment.name, run) for run in results.runs_of(*models))
 
 
-def scoped(said: str, results: Results) -> str:
-    """A verdict with its setting where that is smaller than the paper's: it holds there and nowhere else."""
+def scoped(said: str, results: Results, models: str = "") -> str:
+    """A verdict with the models that it is about, and its setting where that is smaller than the paper's."""
+    if said not in (REPRODUCED, NOT_REPRODUCED):
+        return said
     small = width(results) < PAPER_WIDTH or steps(results) < PAPER_STEPS
-    return f"{said} at {at(results)}" if small and said in (REPRODUCED, NOT_REPRODUCED) else said
+    return f"{said}{f' for {models}' if models else ''}{f' at {at(results)}' if small else ''}"
 
 
 def is_copy_of_vq(results: Results, run: str) -> bool:

@@ -1,7 +1,10 @@
 """What each prior generates, and what it costs in bits: tables, and pictures of new images."""
 
+import csv
+import functools
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +24,7 @@ NETWORKS = ("pixelcnn", "transformer")
 COLUMNS, ROWS = 8, 4  # of samples in a picture; then a row of nearest training images and one without a prior
 SETS = {"prior": "samples", "naive": "no prior", "reconstructions": "reconstructions", "training": "training images",
         "floor": "other test images"}  # fmt: skip
+CLASS_NAMES = Path(__file__).with_name("class_names.csv")  # WordNet's first word for each of ImageNet's 1,000 classes
 MEASURES = {
     "sliced_wasserstein": "pixels: sliced Wasserstein distance",
     "code_pairs": "codes: total variation of neighbouring pairs",
@@ -61,10 +65,11 @@ def rates(results: Results, priors: dict[str, dict]) -> Exhibit:
     caption = (
         "Bits per pixel of the test split's latents. All: codes, real numbers at the 8-bit levels of the table of "
         "models and, with several classes, the class. Nominal is codes of fixed length and 8 bits for a real number; "
-        "order 0 are histograms, the prior is the network that is better on validation, with a network for the real "
-        "numbers. Latent bits per colour value are all of them over the 3 values of a pixel: what the latents cost, no "
-        "likelihood of the image and not comparable with bits per dimension. The last column is the length of a real "
-        f"bitstream of {coded} test images, decoded back exactly, over what the likelihood says."
+        "order 0 are histograms of the test latents themselves, which no decoder has, a position's symbols together; "
+        "the prior is the network that is better on validation, with a network for the real numbers. Latent bits "
+        "per colour value are all of them over the 3 values of a pixel: what the latents cost, no likelihood of the "
+        "image and not comparable with bits per dimension. The last column is the length of a real bitstream of "
+        f"{coded} test images, decoded back exactly, over what the likelihood says."
         f"{lacking}{no_gain(priors)}{without(results)}"
     )
     table = Table(pd.DataFrame(shown), pd.DataFrame(values))
@@ -80,7 +85,7 @@ def no_gain(priors: dict[str, dict]) -> str:
     """A sentence on the runs whose prior costs as many bits as histograms, or more."""
     losing = [run for run, prior in priors.items() if prior["rate"]["bpp_prior"] >= prior["rate"]["bpp_order0"]]
     told = ", ".join(shortened(losing))
-    return f" A prior that saves nothing over the histograms: {told}." if losing else ""
+    return f" A prior that saves nothing over these histograms: {told}." if losing else ""
 
 
 def without(results: Results) -> str:
@@ -106,7 +111,8 @@ def bits(priors: dict[str, dict]) -> Exhibit:
         "with several classes, the class. A real number is rounded to 8-bit levels: under one Gaussian per code, the "
         "page's suggestion, and under the network that sees all codes and the numbers before; nats are those of the "
         "density itself. The paper's log has "
-        f"{paper.PRIOR_BITS_PER_CODE} bits per code for its PixelCNN on CIFAR-10."
+        f"{paper.PRIOR_BITS_PER_CODE} bits per code for its PixelCNN on CIFAR-10: other data, and a codebook whose use "
+        "it does not tell, where few bits may be a good prior or few codes in use. Order 0 tells which."
     )
     return Exhibit("prior_bits", "Bits of a code and of a real number", Table(shown, values), caption,
                    provenance(priors))  # fmt: skip
@@ -153,7 +159,8 @@ def distances(priors: dict[str, dict]) -> Exhibit:
         "like, and of the other test images as they are: what two sets of real images differ by. Pixels: images are "
         "averaged down to 8 x 8, on [-1, 1]; it needs no network and no weights, is exact along each of 256 "
         "directions, and sees colour and layout but no texture. A code, in pairs as in shares, is all symbols of a "
-        "position together (of `gain_shape` the unit code and its gain's level); real numbers do not count. Memory is "
+        "position together (of `gain_shape` the unit code and its gain's level); real numbers do not count. Where many "
+        "codes are in use most pairs are seen once, and even real images are far from each other. Memory is "
         f"asked for by the median, over samples and over reconstructions.{missing}"
     )
     table = Table(shown, values, tuple(values["measure"]))
@@ -181,17 +188,25 @@ def samples(results: Results, run: str, prior: dict) -> Exhibit:
     caption = (
         f"New images of `{run}`, drawn from its prior ({prior['chosen']}; {number(prior['rate']['bpp_prior'])} bits "
         f"per pixel on the test split) at temperature 1{several}. Below them the training images nearest to the first "
-        "row, then images of which each position's codes and each real number were drawn on their own, as often as "
-        "they occur: the difference is what the prior knows."
+        "row by mean squared error of pixels, which favours flat ones, then images of which each position's codes and "
+        "each real number were drawn on their own, as often as they occur: the difference is what the prior knows."
     )
     name = f"prior_samples_{run.replace('-', '_')}"
     return Exhibit(name, f"New images: {run}", mosaic(tiles, labels, names), caption, provenance({run: prior}))
 
 
 def drawn_classes(prior: dict) -> list[str]:
-    """The class of every column, nothing where results are older than its name or there is one class."""
+    """The class of every column in words, nothing where results are older than its name or there is one class."""
     names = prior["samples"].get("classes") or []
-    return [str(name) for name in names] if len(names) == COLUMNS and prior["provenance"]["classes"] > 1 else []
+    several = len(names) == COLUMNS and prior["provenance"]["classes"] > 1
+    return [class_names().get(name, str(name)) for name in names] if several else []
+
+
+@functools.cache
+def class_names() -> dict[str, str]:
+    """The word for each WordNet id, "goldfish" for "n01443537"."""
+    with CLASS_NAMES.open(newline="") as file:
+        return dict(csv.reader(file))
 
 
 @styled

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from vqlib.reporting.families import family
 
 WIDTH = 6.9  # inches: two columns of a paper
+SCREEN_DPI = 200  # dots per inch of figures inside pages; those that stand alone have savefig.dpi, for print
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
