@@ -84,7 +84,8 @@ def stability(results: Results) -> Exhibit | None:
         "A dot for every run of `vq` and of models that divide by a norm. Left: the worst step in the second half of "
         "training, divided by a typical worst step (the median over logging intervals); above 3 it counts as a late "
         "peak. Middle: the highest gradient norm of a logging interval, divided by the mean of that interval. Right: "
-        f"the least norm of a code in use, after a tenth of training.{interventions}{listed(' Runs with a late peak:', peaks)}"
+        "the least norm of a code in use, after a tenth of training."
+        f"{interventions}{listed(' Runs with a late peak:', peaks)}"
     )
     figure = study_figures.stability(shown, palette(results.variants))
     return figure_of("stability", "Stability in training", figure, caption, results, *shown["run"])
