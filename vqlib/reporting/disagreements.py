@@ -199,11 +199,12 @@ def norms(study: Study) -> Verdict:
         if "smallest_code_norm" not in first or first["smallest_code_norm"].isna().all():
             continue
         ours = sqrt(width(results) / 3) / codes
-        least = float(first["smallest_code_norm"].max())  # of the run whose codes are longest
+        norms = first["smallest_code_norm"]
+        least = float(norms.max())  # of the run whose codes are longest
         fits = 0.5 * ours < least < ours
         evidence += (
             f" Of the {len(first)} runs here, the first row of each log has a least norm of its {codes} codes of "
-            f"{number(float(first['smallest_code_norm'].min()), 3)} to {number(least, 3)}, where "
+            f"{' to '.join(dict.fromkeys(number(float(norm), 3) for norm in (norms.min(), least)))}, where "
             f"√(D/3)/K is {number(ours, 3)} (width {width(results)}). Whether it makes training "
             "unstable is claim “C2, its cause”."
         )

@@ -185,11 +185,15 @@ def samples(results: Results, run: str, prior: dict) -> Exhibit:
     several = (
         f", a class per column ({min(COLUMNS, classes)} of {classes}, evenly spread{unnamed})" if classes > 1 else ""
     )
+    rate, reals = prior["rate"], prior["reals"]
+    networks = f"{prior['chosen']} for the codes, a network for the real numbers" if reals else prior["chosen"]
     caption = (
-        f"New images of `{run}`, drawn from its prior ({prior['chosen']}; {number(prior['rate']['bpp_prior'])} bits "
-        f"per pixel on the test split) at temperature 1{several}. Below them the training images nearest to the first "
-        "row by mean squared error of pixels, which favours flat ones, then images of which each position's codes and "
-        "each real number were drawn on their own, as often as they occur: the difference is what the prior knows."
+        f"New images of `{run}`, drawn from its prior ({networks}) at temperature 1{several}. Its latents cost "
+        f"{number(rate['bpp_prior'])} bits per pixel on the test split, against {number(rate['bpp_order0'])} under "
+        f"histograms and {number(rate['bpp_nominal'])} nominally. Below them the training images nearest to the first "
+        "row by mean squared error of pixels, which favours flat ones, then images of which each position's codes"
+        f"{' and each real number' if reals else ''} were drawn on their own, as often as they occur: the difference "
+        "is what the prior knows."
     )
     name = f"prior_samples_{run.replace('-', '_')}"
     return Exhibit(name, f"New images: {run}", mosaic(tiles, labels, names), caption, provenance({run: prior}))

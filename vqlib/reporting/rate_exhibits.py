@@ -103,7 +103,8 @@ def rate_distortion(results: Results) -> Exhibit:
         "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. "
         "Bits are those of real bitstreams where there are any, else nominal. A model with continuous latents is a "
         "curve over their precision; its 32-bit end is where the paper's models lie. A star is the rate of all "
-        "latents, real numbers at 8 bits, under the learnt prior of those seeds that have one, at the mean PSNR of all."
+        "latents, real numbers at 8 bits, under the learnt prior of those seeds that have one, at the mean PSNR of "
+        "all; with several symbols a position their joint histogram already saves a part (table of priors)."
         f"{listed(' With 8 bits for a continuous number, where there are any:', told)}"
     )
     if codecs:
@@ -111,8 +112,8 @@ def rate_distortion(results: Results) -> Exhibit:
         caption += (
             f" JPEG ({codecs['settings'].get('jpeg', '')}) and WebP ({codecs['settings'].get('webp', '')}) on "
             f"{codecs['images']:,} of the same test images, solid as mosaics of {sizes.get('rows')} x "
-            f"{sizes.get('columns')} images, since the headers of a 32-pixel file alone exceed its rate, dashed a "
-            f"file each."
+            f"{sizes.get('columns')} images, and on {codecs['file_images']:,}, dashed, as a file each, where the "
+            "headers cost more than so small a picture."
         )
     if len(shown) < len(results.models):
         caption += " The interventions are left out here; they are in the next table."
@@ -225,8 +226,8 @@ def bd_rates(results: Results) -> Exhibit | None:
         shown.append(texts)
         values.append(numbers)
     caption = (
-        "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. A cell says why "
-        f"where two curves cannot be compared.{left_out(copies)}"
+        "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. Where two curves "
+        f"cannot be compared, a cell says why.{left_out(copies)}"
     )
     if len(anchors[codebooks]) > 1:
         caption += " `vq_ema` and `vq_large` are one kind of codebook, kept healthy by moving averages, in two sizes."

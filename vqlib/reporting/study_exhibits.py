@@ -76,12 +76,16 @@ def stability(results: Results) -> Exhibit | None:
     shown = table[table["rise"].notna()]
     peaks = {model: f"{int((part['late_peaks'] > 0).sum())} of {len(part)}"
              for model, part in shown.groupby("variant", sort=False)}  # fmt: skip
+    interventions = (
+        " The interventions change only how the gradient passes the projection (`_detached`), what is divided by "
+        "(`_guard`) or the codes' norm (`_unit`)."
+    ) * any(family(model) == "intervention" for model in peaks)
     caption = (
-        "A dot for every run. Left: the worst step in the second half of training, divided by a typical worst step "
-        "(the median over logging intervals); above 3 it counts as a late peak. Middle: the highest gradient norm of a "
-        "logging interval, divided by the mean of that interval. Right: the least norm of a code in use. The "
-        "interventions change only how the gradient passes the projection (`_detached`), what is divided by "
-        f"(`_guard`) or the codes' norm (`_unit`).{listed(' Runs with a late peak:', peaks)}"
+        "A dot for every run of `vq` and of models that divide by a norm. Left: the worst step in the second half of "
+        "training, divided by a typical worst step (the median over logging intervals); above 3 it counts as a late "
+        "peak. Middle: the highest gradient norm of a logging interval, divided by the mean of that interval. Right: "
+        "the least norm of a code in use, after a tenth of training."
+        f"{interventions}{listed(' Runs with a late peak:', peaks)}"
     )
     figure = study_figures.stability(shown, palette(results.variants))
     return figure_of("stability", "Stability in training", figure, caption, results, *shown["run"])
@@ -139,7 +143,8 @@ def usage(results: Results) -> Exhibit | None:
     perplexities = {model: number(results.mean(model, "test.perplexity"), 3) for model in models}
     caption = (
         "Use of the codes on the test split: the share of positions of every code, the most used first; where a "
-        "position has several symbols, of the first one. A curve that ends early belongs to a codebook that lies idle."
+        "position has several symbols, of the first one. A curve that ends early belongs to a codebook that lies idle; "
+        "codebooks in even use lie on each other."
         f"{listed(' Perplexity:', perplexities)}"
     )
     figure = study_figures.codebook_usage(shares, palette(results.variants))
