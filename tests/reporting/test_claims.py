@@ -279,6 +279,15 @@ def test_c4_says_so_where_the_mask_never_fires(study):
     assert study.verdict("C4").said == "reproduced at width 64, 2,500 steps"
 
 
+def test_in_c4_a_rank_correlation_of_nine_tenths_is_a_clear_trend_however_floats_round_it(study):
+    base = study.results(SWEEP).mean("vq", "test.mse")
+    errors = {502: 1, 412: 1, 312: 0.96, 16: 0.8, 8: 0.85, 4: 0.7}  # 16 and 8 have changed places
+    study.errors(SWEEP, **{f"frequency_{s}": [base * share] for s, share in errors.items()})
+    verdict = study.verdict("C4")
+    assert verdict.numbers["rank_correlation"] == pytest.approx(-0.9)
+    assert verdict.said == "true only of the paper's S"
+
+
 @pytest.mark.parametrize(
     ("name", "variant", "sections", "said"),
     [

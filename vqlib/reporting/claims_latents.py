@@ -20,6 +20,7 @@ from vqlib.reporting.statistics import spearman
 from vqlib.reporting.tables import number
 
 PAPERS_S, NO_GAIN, NEVER, TREND, VALUES_OF_S = (502, 412, 312), 0.95, 0.001, -0.9, 5
+ROUNDING = 1e-9  # ranks of five values that differ by one exchange correlate by 0.9, in floats by a bit less
 
 
 def frequency(study: Study) -> Verdict:
@@ -63,7 +64,7 @@ def frequency(study: Study) -> Verdict:
         f" Over the {len(different)} values of S at which models differ the rank correlation of error with the "
         f"fraction of continuous positions is {number(order, 3)}."
     )
-    if not order <= TREND:
+    if not order <= TREND + ROUNDING:
         return Verdict(scoped(REPRODUCED, results), evidence, numbers, runs, shown)
     best = min(models, key=lambda model: results.mean(model, "validation_mse"))
     rate, base = results.mean(best, "rate.bpp_8bit"), results.mean("vq", "rate.bpp_codes")

@@ -146,8 +146,8 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
         table: columns variant, rise, burst, least_used_norm and late_peaks, a row per run.
     """
     panels = {
-        "rise": "worst step of the second half over\na typical one (a peak: above 3)",
-        "burst": "highest gradient norm over the mean\nof its interval (a burst: above 10)",
+        "rise": "worst step of the second half\nover a typical one (peak: above 3)",
+        "burst": "highest gradient norm over its\ninterval's mean (burst: above 10)",
         "least_used_norm": "least norm of a code in use\nafter a tenth of training",
     }
     panels = {column: label for column, label in panels.items() if table[column].notna().any()}
