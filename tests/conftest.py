@@ -4,7 +4,7 @@ import pytest
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Whole pipelines and processes of their own: minutes each, so they start first, and short files fill up the end.
-LONGEST = ("test_pipeline.py", "test_full_scale.py", "test_notebooks.py", "test_distributed.py", "test_train_kill.py")
+LONGEST = ("test_pipeline.py", "test_distributed.py", "test_full_scale.py", "test_train_kill.py", "test_notebooks.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -172,7 +172,7 @@ def test_trainings_that_take_turns_are_the_real_loop():
 
     alone = make_model(Network(width=4, num_embeddings=8), variant, 0)
     experiment = measure.experiment_of(TINY, 3, 1, CPU)
-    train(experiment, measure.run_of(variant, experiment), split, measure.made_split(2, 8), CPU, torch.float32,
+    train(experiment, measure.run_of(variant, experiment), split, measure.made_split(2, 8), CPU, held.precision,
           model=alone)  # fmt: skip
     assert all(torch.equal(value, seen[key]) for key, value in alone.state_dict().items())
 
