@@ -29,14 +29,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             old.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _naming(path), open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
+        with _naming(path):
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError as error:  # names the temporary file, which nobody asked for
-            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -56,11 +54,11 @@ def _is_running(pid: str) -> bool:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """An OSError of a file that is open already names no file."""
+    """An OSError of a file that is open already names no file, and others name the temporary one."""
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)
+        error.filename = os.fspath(path)
         raise
 
 

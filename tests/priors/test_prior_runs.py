@@ -19,7 +19,7 @@ from vqlib.params import ROOT, Network, Prior, PriorNetwork
 from vqlib.priors import coding, drawing, runs
 from vqlib.priors.evaluation import bits_of_images, code_bits, describe_bits, quantizer_of
 from vqlib.priors.latents import Latents, Layout, NoPriorError, compress_split, decode, find_layout, layout_of
-from vqlib.priors.model import PriorModel, find_class, load_prior, make_prior
+from vqlib.priors.model import HOTTEST, PriorModel, find_class, load_prior, make_prior
 from vqlib.priors.naive import naive_sample
 from vqlib.priors.training import train_prior
 from vqlib.uniform import UniformQuantizer
@@ -284,12 +284,12 @@ def test_the_command_line_writes_samples_and_the_grid_of_the_report(finished, tm
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--temperature", "hot", "temperature is hot; it must be a number from 1e-06 to 10"),
+        ("--temperature", "hot", f"temperature is hot; it must be a number from 1e-06 to {HOTTEST:g}"),
         ("--temperature", "1e-320", "temperature is 1e-320; it must be a number from 1e-06 to 10"),
         ("--temperature", "nan", "temperature is nan; it must be a number from 1e-06 to 10"),
         ("--seed", "-5", "seed is -5; it must be a whole number from 0 to 2,147,483,647"),
         ("--seed", "9" * 23, f"seed is {'9' * 23}; it must be a whole number from 0 to 2,147,483,647"),
-        ("--count", "0", "count is 0; it must be a whole number from 1 to 1,024"),
+        ("--count", "0", f"count is 0; it must be a whole number from 1 to {drawing.MOST:,}"),
         ("--count", "2.5", "count is 2.5; it must be a whole number from 1 to 1,024"),
         ("--to", "images.jpg", "--to is images.jpg; it must be the name of a file that ends in .png"),
     ],
