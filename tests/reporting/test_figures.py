@@ -136,7 +136,7 @@ def test_every_figure_is_as_wide_as_two_columns_and_fits_on_a_page():
         assert figure.get_size_inches()[1] <= 9.5
     for figure in every_figure(FEW).values():
         with Image.open(io.BytesIO(image_bytes(figure, "png"))) as image:
-            assert image.width == round(WIDTH * 300)
+            assert image.width == round(WIDTH * 200)
 
 
 def test_bytes_are_the_same_each_time_whatever_the_users_settings_and_hold_no_date():

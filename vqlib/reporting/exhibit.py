@@ -10,7 +10,7 @@ from vqlib.reporting.families import TITLES, family
 from vqlib.reporting.figures import FEW
 from vqlib.reporting.html import to_html
 from vqlib.reporting.results import Results
-from vqlib.reporting.style import SCREEN_DPI, image_bytes
+from vqlib.reporting.style import image_bytes
 from vqlib.reporting.tables import Table, number, plain
 
 MOST_VALUES = 4  # that differ between runs and are still named
@@ -60,7 +60,7 @@ class Exhibit:
         return "\n".join([*parts, f"> {self.provenance}\n"])
 
     def _repr_html_(self) -> str:
-        images = {} if isinstance(self.content, Table) else {self.image: image_bytes(self.content, "png", SCREEN_DPI)}
+        images = {} if isinstance(self.content, Table) else {self.image: image_bytes(self.content, "png")}
         return to_html(self.markdown(), images)
 
 

@@ -17,7 +17,7 @@ from vqlib.reporting.findings import fill_in
 from vqlib.reporting.html import anchor, page
 from vqlib.reporting.judging import judges
 from vqlib.reporting.results import Results
-from vqlib.reporting.style import SCREEN_DPI, image_bytes
+from vqlib.reporting.style import image_bytes
 from vqlib.reporting.tables import Table, plain
 
 JUDGES_NOTHING = """\
@@ -37,19 +37,17 @@ def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
     """
     markdown = report_markdown(results, exhibits)
     files: dict[str, bytes] = {"README.md": markdown.encode()}
-    images: dict[str, bytes] = {}
     for exhibit in exhibits.values():
         if isinstance(exhibit.content, Table):
             files |= table_files(exhibit.content, exhibit.name)
         else:
-            for kind in ("png", "pdf"):
-                files[f"figures/{exhibit.name}.{kind}"] = image_bytes(exhibit.content, kind)
-            images[exhibit.image] = image_bytes(exhibit.content, "png", SCREEN_DPI)
+            files |= {f"figures/{exhibit.name}.{kind}": image_bytes(exhibit.content, kind) for kind in ("png", "pdf")}
     if judges([results]):
         found, link = judge_all([results]), linked(exhibits, where="../README.md")
         for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
             files |= table_files(verdicts.verdict_table(claims, found, link), name)
     files["tables/runs.csv"] = single_values(results.runs).to_csv(index=False, lineterminator="\n").encode()
+    images = {name: content for name, content in files.items() if name.endswith(".png")}
     files["report.html"] = page(results.experiment.title, markdown, images).encode()
 
     folder = results.experiment.reports

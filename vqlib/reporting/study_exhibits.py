@@ -11,6 +11,13 @@ from vqlib.reporting.results import TIE, Results, chosen_rate
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
 
+CHANGED = {  # by an intervention, whose name is that of a model and this suffix
+    "_released": "what the loss sees (the projection after a ReLU, as in the released code)",
+    "_detached": "the gradient (none through the code inside the projection)",
+    "_guard": "the denominator (a constant of the size of a used code's squared norm is added)",
+    "_unit": "the codes (their norm is 1)",
+}
+
 
 def controls(results: Results) -> Exhibit | None:
     """What healthy codebooks and more bits give, beside what projection gives."""
@@ -76,10 +83,8 @@ def stability(results: Results) -> Exhibit | None:
     shown = table[table["rise"].notna()]
     peaks = {model: f"{int((part['late_peaks'] > 0).sum())} of {len(part)}"
              for model, part in shown.groupby("variant", sort=False)}  # fmt: skip
-    interventions = (
-        " The interventions change only how the gradient passes the projection (`_detached`), what is divided by "
-        "(`_guard`) or the codes' norm (`_unit`)."
-    ) * any(family(model) == "intervention" for model in peaks)
+    changed = [f"`{suffix}` {what}" for suffix, what in CHANGED.items() if any(m.endswith(suffix) for m in peaks)]
+    interventions = f" Interventions change one thing each: {', '.join(changed)}." if changed else ""
     caption = (
         "A dot for every run of `vq` and of models that divide by a norm. Left: the worst step in the second half of "
         "training, divided by a typical worst step (the median over logging intervals); above 3 it counts as a late "

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from vqlib.reporting.families import family
 
 WIDTH = 6.9  # inches: two columns of a paper
-SCREEN_DPI = 200  # dots per inch of figures inside pages; those that stand alone have savefig.dpi, for print
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
@@ -33,7 +32,7 @@ STYLE = {
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "savefig.dpi": 300,
+    "savefig.dpi": 200,  # on a screen; print takes the PDF
     "pdf.fonttype": 42,  # TrueType, embedded
 }
 KNOWN = {"vq": "#0072B2", "projected": "#D55E00", "projected_rows": "#E69F00", "identity": "#7F7F7F"}  # Okabe and Ito
@@ -81,10 +80,10 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def image_bytes(figure: Figure, kind: str, dpi: int = STYLE["savefig.dpi"]) -> bytes:
-    """The figure as ``png`` or ``pdf``, without date or program in it; ``dpi`` is dots per inch of a png."""
+def image_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as ``png`` or ``pdf``, without date or program in it."""
     nothing = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer")}[kind]
     buffer = io.BytesIO()
     with mpl.style.context(["default", STYLE]):
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=dict.fromkeys(nothing))
+        figure.savefig(buffer, format=kind, metadata=dict.fromkeys(nothing))
     return buffer.getvalue()
