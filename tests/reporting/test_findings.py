@@ -3,6 +3,7 @@ import pytest
 from synthetic_results import NAME, add_runs, evaluation, make_repository
 
 from vqlib.errors import ReportError
+from vqlib.reporting.claims import judge_all
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.report import report_markdown
@@ -41,6 +42,9 @@ def test_findings_take_their_numbers_from_the_results(root):
         "{{ vq-0.provenance.hardware }}": "2 x <i>Fast</i> CPU",
         "{{ vq-0.test.images }}": "100",
         "{{ paper.projected.test.reconstruction / paper.vq.test.reconstruction }}": "0.2932",
+        "{{ C2.verdict }}": "open",
+        "{{ 8,_factor.factor | 2 }}": "3.4",
+        "{{ C1,_for_free.verdict }}": judge_all([results])["C1, for free"].said,
         "no placeholder": "no placeholder",
     }.items():
         assert fill_in(written, results, "FINDINGS.md") == expected
@@ -59,6 +63,7 @@ def test_findings_take_their_numbers_from_the_results(root):
         ("{{ vq.provenance.hardware }}", "is not a number of the variant vq"),
         ("{{ vq-0.test.mse % 2 }}", "must be one value, or two around one of / * + -"),
         ("{{ vq-0.test.mse / 0 }}", "divides by zero"),
+        ("{{ C2.verdikt }}", "C2.verdikt is not a number of that verdict; did you mean 'verdict'"),
         ("{{ vq-0.run + 1 }}", "calculates with text"),
         ("{{ vq-0.test.mse | 12 }}", "must have a number of digits after the bar: 1 2 3 4 5 6"),
         ("{{ vq-0.test.mse | }}", "must have a number of digits after the bar"),

@@ -4,9 +4,9 @@ A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp
 its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number)
 or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``,
 ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as many as
-``{{ vq.test.psnr | 3 }}`` asks for. In a text over several experiments the name of one stands before a run or variant
-(``tiny_imagenet_32_small/vq.test.mse``), and ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
-underscores (``C1,_for_free.share``).
+``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being underscores
+(``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
+(``tiny_imagenet_32_small/vq.test.mse``).
 """
 
 import math
@@ -18,6 +18,7 @@ from vqlib.errors import ReportError
 from vqlib.params import nearest
 from vqlib.reporting import paper
 from vqlib.reporting.claims import judge_all
+from vqlib.reporting.judging import Verdict
 from vqlib.reporting.results import Results
 from vqlib.reporting.tables import number
 
@@ -32,11 +33,18 @@ def fill_in(text: str, results: Results, where: str) -> str:
     Raises:
         ReportError: a placeholder names something that the results do not hold.
     """
-    return PLACEHOLDER.sub(lambda match: _value(match[1], match[0], results, where, _look_up), text)
+    verdicts = judge_all([results])
+
+    def look_up(path: str) -> float | int | str:
+        if _claim(path) in verdicts:
+            return _of_verdict(path, verdicts[_claim(path)], where)
+        return _look_up(path, results, where)
+
+    return _replaced(text, look_up, where)
 
 
 def fill_in_study(text: str, experiments: Sequence[Results], where: str) -> str:
-    """The same over several experiments and the verdicts that they allow.
+    """The same over several experiments and the verdicts that they allow together.
 
     Raises:
         ReportError: a placeholder names something that they do not hold.
@@ -44,22 +52,33 @@ def fill_in_study(text: str, experiments: Sequence[Results], where: str) -> str:
     by_name = {results.experiment.name: results for results in experiments}
     verdicts = judge_all(experiments)
 
-    def look_up(path: str, _: None, where: str) -> float | int | str:
+    def look_up(path: str) -> float | int | str:
         name, slash, rest = path.partition("/")
-        claim, _, key = path.partition(".")
-        claim = claim.replace("_", " ")
         if slash and name in by_name:
             return _look_up(rest, by_name[name], where)
-        if claim in verdicts:
-            found = {"verdict": verdicts[claim].said, **verdicts[claim].numbers}
-            if key not in found:
-                raise ReportError(f"{where}: {path} is not a number of that verdict{nearest(key, found)}")
-            return found[key]
+        if _claim(path) in verdicts:
+            return _of_verdict(path, verdicts[_claim(path)], where)
         if slash or not _is_plain(path):
             raise ReportError(f"{where}: {path} is not in the results{nearest(name, [*by_name, *verdicts])}")
         return float(path)
 
-    return PLACEHOLDER.sub(lambda match: _value(match[1], match[0], None, where, look_up), text)
+    return _replaced(text, look_up, where)
+
+
+def _replaced(text: str, look_up: Callable, where: str) -> str:
+    return PLACEHOLDER.sub(lambda match: _value(match[1], match[0], where, look_up), text)
+
+
+def _claim(path: str) -> str:
+    """The name of the claim that ``path`` would begin with."""
+    return path.partition(".")[0].replace("_", " ")
+
+
+def _of_verdict(path: str, verdict: Verdict, where: str) -> float | str:
+    key, found = path.partition(".")[2], {"verdict": verdict.said, **verdict.numbers}
+    if key not in found:
+        raise ReportError(f"{where}: {path} is not a number of that verdict{nearest(key, found)}")
+    return found[key]
 
 
 def _is_plain(path: str) -> bool:
@@ -70,18 +89,18 @@ def _is_plain(path: str) -> bool:
     return True
 
 
-def _value(asked: str, placeholder: str, results: Results | None, where: str, look_up: Callable) -> str:
+def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
     expression, bar, wanted = asked.partition("|")
     if bar and wanted.strip() not in DIGITS:
         raise ReportError(f"{where}: {placeholder} must have a number of digits after the bar: {' '.join(DIGITS)}")
     digits = int(wanted) if bar else 4
     words = expression.split()
     if len(words) == 1:
-        value = look_up(words[0], results, where)
+        value = look_up(words[0])
         return value if isinstance(value, str) else number(value, digits)
     if len(words) != 3 or words[1] not in OPERATORS:
         raise ReportError(f"{where}: {placeholder} must be one value, or two around one of {' '.join(OPERATORS)}")
-    left, right = (look_up(word, results, where) for word in (words[0], words[2]))
+    left, right = (look_up(word) for word in (words[0], words[2]))
     if isinstance(left, str) or isinstance(right, str):
         raise ReportError(f"{where}: {placeholder} calculates with text; both sides must be numbers")
     if words[1] == "/" and right == 0:
