@@ -248,7 +248,14 @@ def test_the_cause_of_c2_is_tested_by_intervention(study):
     assert study.verdict("C2, its cause").said == "open"  # one of three seeds of the original bursts
     for seed in range(3):
         study.redraw(SWEEP, f"projected-{seed}", grad_norm_max=burst)
-    assert study.verdict("C2, its cause").said == "confirmed"
+    study.redraw(SWEEP, "projected-0-lr2e-3", grad_norm_max=lambda train: 4 * train["grad_norm"])
+    verdict = study.verdict("C2, its cause")
+    assert verdict.said == "confirmed" and "projected_guard` 0 of 3" in verdict.evidence
+    assert (
+        "At other learning rates, which do not vote, the burst is 2.50 in `projected-0-lr5e-4`, 4.00 in "
+        in verdict.evidence
+    )
+    assert verdict.numbers["projected-0-lr2e-3.burst"] == pytest.approx(4)
     for seed in range(3):
         study.redraw(SWEEP, f"{calm[1]}-{seed}", grad_norm_max=burst)
     assert study.verdict("C2, its cause").said == "open"

@@ -101,6 +101,10 @@ def cause(model: str):
         told = ", ".join(f"`{variant}` {hits} of {of} (median burst {number(bursts[variant], 3)})"
                          for variant, (hits, of) in unrest.items())  # fmt: skip
         evidence = f"Runs with a late peak or a burst of the gradient above {BURST:g}: {told} ({at(results)})."
+        others = bursts_elsewhere(results, model)
+        if others:
+            told = ", ".join(f"{number(value, 3)} in `{run}`" for run, value in others.items())
+            evidence += f" At other learning rates, which do not vote, the burst is {told}."
         if share[model] <= 0.5:
             said, evidence = OPEN, f"{evidence} The original itself is quiet at this length: needs longer runs."
         elif all(share[variant] < 0.5 for variant in interventions):
@@ -110,7 +114,14 @@ def cause(model: str):
         else:
             said, evidence = OPEN, f"{evidence} The interventions disagree: needs more seeds."
         numbers = {f"{variant}.unrest": value for variant, value in share.items()}
-        numbers |= {f"{variant}.burst": float(value) for variant, value in bursts.items()}
-        return Verdict(said, evidence, numbers, named(results, model, *interventions), ("stability",))
+        numbers |= {f"{name}.burst": float(value) for name, value in {**bursts, **others}.items()}
+        runs = named(results, model, *interventions) + tuple((results.experiment.name, run) for run in others)
+        return Verdict(said, evidence, numbers, runs, ("stability",))
 
     return judge
+
+
+def bursts_elsewhere(results: Results, model: str) -> dict[str, float]:
+    """The burst of each run of the model in the grid of learning rates, by run."""
+    grid = results.grid[results.grid["variant"] == model]
+    return {run: burst(results.of(run)) for run in grid["run"] if run not in set(results.runs["run"])}
