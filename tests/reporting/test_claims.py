@@ -209,6 +209,12 @@ def test_c2_looks_where_there_are_seeds_before_it_looks_where_runs_are_long(stud
         study.evaluations[SWEEP].pop(f"projected-{seed}", None)
     verdict = study.verdict("C2")
     assert verdict.said == "open" and verdict.experiments == [SWEEP] and verdict.numbers["of"] == 3
+    assert f"Elsewhere, and no judgement: 0 of 1 in `{SMALL}` (width 64, 7,500 steps)." in verdict.evidence
+    assert verdict.numbers[f"{SMALL}.hits"] == 0
+    study.redraw(
+        SMALL, "projected-0", recon_loss_max=lambda train: train["recon_loss_max"] * (1 + 9 * (train["step"] == 6000))
+    )
+    assert study.verdict("C2").numbers[f"{SMALL}.hits"] == 1
 
 
 def test_c2_counts_late_peaks(study):
