@@ -122,9 +122,10 @@ def cause(model: str):
         if share[model] <= 0.5:
             said, evidence = OPEN, f"{evidence} The original itself is quiet at this length: needs longer runs."
         elif all(share[variant] < 0.5 for variant in interventions):
-            said = CONFIRMED
+            peaks = any(table.loc[[model], "late_peaks"] > 0)
+            said = f"{CONFIRMED}{'' if peaks else ' for bursts of the gradient'} at {at(results)}"
         elif share[interventions[0]] > 0.5:
-            said = "not the cause"
+            said = f"not the cause at {at(results)}"
         else:
             said, evidence = OPEN, f"{evidence} The interventions disagree: needs more seeds."
         numbers = {f"{variant}.unrest": value for variant, value in share.items()}
