@@ -209,6 +209,12 @@ def test_c2_looks_where_there_are_seeds_before_it_looks_where_runs_are_long(stud
         study.evaluations[SWEEP].pop(f"projected-{seed}", None)
     verdict = study.verdict("C2")
     assert verdict.said == "open" and verdict.experiments == [SWEEP] and verdict.numbers["of"] == 3
+    assert f"Elsewhere, and no judgement: 0 of 1 in `{SMALL}` (width 64, 7,500 steps)." in verdict.evidence
+    assert verdict.numbers[f"{SMALL}.hits"] == 0
+    study.redraw(
+        SMALL, "projected-0", recon_loss_max=lambda train: train["recon_loss_max"] * (1 + 9 * (train["step"] == 6000))
+    )
+    assert study.verdict("C2").numbers[f"{SMALL}.hits"] == 1
 
 
 def test_c2_counts_late_peaks(study):
@@ -244,13 +250,13 @@ def test_the_cause_of_c2_is_tested_by_intervention(study):
     def burst(train):
         return train["grad_norm"].where(train["step"] != 2000, 30 * train["grad_norm"])
 
-    calm = ["projected_detached", "projected_guard", "projected_unit"]
+    calm, of_sweep = ["projected_detached", "projected_guard", "projected_unit"], " at width 64, 2,500 steps"
     assert study.verdict("C2, its cause").said == "open"  # one of three seeds of the original bursts
     for seed in range(3):
         study.redraw(SWEEP, f"projected-{seed}", grad_norm_max=burst)
     study.redraw(SWEEP, "projected-0-lr2e-3", grad_norm_max=lambda train: 4 * train["grad_norm"])
     verdict = study.verdict("C2, its cause")
-    assert verdict.said == "confirmed" and "projected_guard` 0 of 3" in verdict.evidence
+    assert verdict.said == f"confirmed{of_sweep}" and "projected_guard` 0 of 3" in verdict.evidence
     assert (
         "At other learning rates, which do not vote, the burst is 2.50 in `projected-0-lr5e-4`, 4.00 in "
         in verdict.evidence
@@ -261,7 +267,7 @@ def test_the_cause_of_c2_is_tested_by_intervention(study):
     assert study.verdict("C2, its cause").said == "open"
     for seed in range(3):
         study.redraw(SWEEP, f"{calm[0]}-{seed}", grad_norm_max=burst)
-    assert study.verdict("C2, its cause").said == "not the cause"
+    assert study.verdict("C2, its cause").said == f"not the cause{of_sweep}"
 
 
 def test_c3_asks_for_both_measures(study):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic_results import NAME, add_runs, evaluation, make_repository
@@ -75,3 +77,9 @@ def test_a_placeholder_that_means_nothing_is_one_clear_line(results, written, na
         fill_in(written, results, "FINDINGS.md")
     assert named in str(error.value) and "FINDINGS.md: " in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_placeholder_of_a_list_is_one_clear_line(results):
+    listed = {**results.evaluations["vq-0"], "codes": [{"shares": [0.5]}]}
+    with pytest.raises(ReportError, match=r"vq-0\.codes is not one value in the results"):
+        fill_in("{{ vq-0.codes }}", replace(results, evaluations={"vq-0": listed}), "FINDINGS.md")

@@ -66,6 +66,14 @@ def unstable(model: str):
         if copies.any():
             evidence += f" Not counted, since they are `vq` to the bit: {', '.join(table['run'][copies])}."
         numbers = {"hits": hits, "of": len(own), "other_hits": other_hits, "other_of": len(others), "p": p}
+        others_told = []
+        for one in study:
+            if one is not results and one.runs_of(model):
+                seen, of = peaks_of(one, model)
+                others_told.append(f"{seen} of {of} in `{one.experiment.name}` ({at(one)})")
+                numbers[f"{one.experiment.name}.hits"] = seen
+        if others_told:
+            evidence += f" Elsewhere, and no judgement: {', '.join(others_told)}."
         runs = tuple((results.experiment.name, run) for run in [*own["run"], *others["run"]])
         if len(own) < SEEDS:
             said, evidence = OPEN, f"{evidence} Needs {SEEDS} seeds of `{model}`."
@@ -81,6 +89,12 @@ def unstable(model: str):
         return Verdict(said, evidence, numbers, runs, SHOWN)
 
     return judge
+
+
+def peaks_of(results: Results, model: str) -> tuple[int, int]:
+    """How many of the model's runs have a late peak, and of how many."""
+    runs = results.runs_of(model)
+    return sum(bool(late_peaks(results.of(run))) for run in runs), len(runs)
 
 
 def cause(model: str):
@@ -108,9 +122,10 @@ def cause(model: str):
         if share[model] <= 0.5:
             said, evidence = OPEN, f"{evidence} The original itself is quiet at this length: needs longer runs."
         elif all(share[variant] < 0.5 for variant in interventions):
-            said = CONFIRMED
+            peaks = any(table.loc[[model], "late_peaks"] > 0)
+            said = f"{CONFIRMED}{'' if peaks else ' for bursts of the gradient'} at {at(results)}"
         elif share[interventions[0]] > 0.5:
-            said = "not the cause"
+            said = f"not the cause at {at(results)}"
         else:
             said, evidence = OPEN, f"{evidence} The interventions disagree: needs more seeds."
         numbers = {f"{variant}.unrest": value for variant, value in share.items()}

@@ -44,7 +44,7 @@ def axis(study: Study) -> Verdict:
     if between.low != between.low:
         weight = f"Whether it matters needs {ENOUGH} seeds of both."
     else:
-        weight = "It matters." if not between.low <= 1 <= between.high else "Here it makes no difference to the error."
+        weight = "It matters." if not between.low <= 1 <= between.high else "No difference in the error can be told."
     evidence = (
         f"`projected` stores {number(round(found['projected']))} numbers an image (h·w = {expected['projected']:,}), "
         f"`projected_rows` {number(round(found['projected_rows']))} (D·h = {expected['projected_rows']:,} at width "

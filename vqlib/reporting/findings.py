@@ -133,7 +133,7 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
             raise ReportError(f"{where}: {path} is not in the results: no {key!r}{known}")
         value = value[key]
         walked.append(key)
-    if value is None or isinstance(value, dict):
+    if value is None or isinstance(value, (dict, list)):
         raise ReportError(f"{where}: {path} is {'null' if value is None else 'not one value'} in the results")
     return value
 

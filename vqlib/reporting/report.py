@@ -46,7 +46,7 @@ def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
         found, link = judge_all([results]), linked(exhibits, where="../README.md")
         for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
             files |= table_files(verdicts.verdict_table(claims, found, link), name)
-    files["tables/runs.csv"] = single_values(results.runs).to_csv(index=False, lineterminator="\n").encode()
+    files["tables/runs.csv"] = single_values(results.grid).to_csv(index=False, lineterminator="\n").encode()
     images = {name: content for name, content in files.items() if name.endswith(".png")}
     files["report.html"] = page(results.experiment.title, markdown, images).encode()
 
@@ -93,7 +93,8 @@ def report_markdown(results: Results, exhibits: dict[str, Exhibit]) -> str:
     parts.append(
         "## Files\n\n"
         "[figures/](figures/) holds every figure as PNG and PDF, [tables/](tables/) every table as CSV, LaTeX and "
-        "Markdown. tables/runs.csv has the numbers of every run; what is a list, such as the use of each code, is in "
+        "Markdown. tables/runs.csv has the numbers of every run, of those at other learning rates too; "
+        "what is a list, such as the use of each code, is in "
         f"`results/{results.experiment.name}/` alone.\n"
     )
     return "\n".join(part for part in parts if part)

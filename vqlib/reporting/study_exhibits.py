@@ -7,6 +7,7 @@ from vqlib.reporting import paper, study_figures
 from vqlib.reporting.claims_training import INTERVENTIONS, stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import divides_by_a_norm, family
+from vqlib.reporting.judging import ENOUGH
 from vqlib.reporting.results import TIE, Results, chosen_rate
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
@@ -14,7 +15,7 @@ from vqlib.reporting.tables import NOTHING, number
 CHANGED = {  # by an intervention, whose name is that of a model and this suffix
     "_released": "what the loss sees (the projection after a ReLU, as in the released code)",
     "_detached": "the gradient (none through the code inside the projection)",
-    "_guard": "the denominator (a constant of the size of a used code's squared norm is added)",
+    "_guard": "the denominator (a constant of the size of what a used code puts there is added)",
     "_unit": "the codes (their norm is 1)",
 }
 
@@ -28,7 +29,7 @@ def controls(results: Results) -> Exhibit | None:
     rows = []
     for model in models:
         found = results.ratio(model, "vq")
-        enough = min(len(results.runs_of(model)), len(results.runs_of("vq"))) >= 3 and model != "vq"
+        enough = min(len(results.runs_of(model)), len(results.runs_of("vq"))) >= ENOUGH and model != "vq"
         rows.append({"model": model, "ratio": found.value, "low": found.low if enough else np.nan,
                      "high": found.high if enough else np.nan, "bpp": results.mean(model, "rate.bpp_8bit"),
                      "perplexity": results.mean(model, "test.perplexity")})  # fmt: skip
@@ -86,10 +87,11 @@ def stability(results: Results) -> Exhibit | None:
     changed = [f"`{suffix}` {what}" for suffix, what in CHANGED.items() if any(m.endswith(suffix) for m in peaks)]
     interventions = f" Interventions change one thing each: {', '.join(changed)}." if changed else ""
     caption = (
-        "A dot for every run of `vq` and of models that divide by a norm. Left: the worst step in the second half of "
-        "training, divided by a typical worst step (the median over logging intervals); above 3 it counts as a late "
-        "peak. Middle: the highest gradient norm of a logging interval, divided by the mean of that interval. Right: "
-        "the least norm of a code in use, after a tenth of training."
+        "A dot for every run of `vq`, of models that divide by a norm and of those with three seeds. Left: the worst "
+        "step in the second half of training, divided by a typical worst step (the median over logging intervals); "
+        "above 3 it counts as a late peak. Middle: the highest gradient norm of a logging interval, divided by the "
+        "mean of that interval, which it cannot exceed by more than the interval's number of steps. Right: the least "
+        "norm of a code in use. Both after a tenth of training."
         f"{interventions}{listed(' Runs with a late peak:', peaks)}"
     )
     figure = study_figures.stability(shown, palette(results.variants))
@@ -129,7 +131,7 @@ def _stability(results: Results) -> pd.DataFrame | None:
         return None
     interventions = {name for names in INTERVENTIONS.values() for name in names}
     seeds = table.groupby("variant")["run"].transform("count")
-    kept = table["variant"].map(divides_by_a_norm) | table["variant"].isin({"vq", *interventions}) | (seeds > 2)
+    kept = table["variant"].map(divides_by_a_norm) | table["variant"].isin({"vq", *interventions}) | (seeds >= ENOUGH)
     return table[kept & (table["variant"] != "identity")]
 
 
