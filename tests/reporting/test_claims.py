@@ -16,7 +16,7 @@ from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.exhibits import learning_curves, one_of_each
-from vqlib.reporting.judging import Verdict
+from vqlib.reporting.judging import Verdict, judges
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import Results, chosen_rate, load_results, tables
 from vqlib.reporting.study_exhibits import learning_rates
@@ -110,6 +110,16 @@ def test_photographs_judge_nothing(loaded):
     experiment = loaded[SMALL].experiment
     photos = experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": "photos"})})
     assert judge_all([dataclasses.replace(loaded[SMALL], experiment=photos)]) == judge_all([])
+
+
+def test_an_experiment_without_seeds_judges_only_what_no_other_can(study):
+    first, second = (study.results(name) for name in (SMALL, SWEEP))
+    assert judges([second, first]) == [first, second]  # as wide, and longer
+    for run in [run for run in study.evaluations[SMALL] if not run.endswith("-0")]:
+        del study.evaluations[SMALL][run]
+    for content in study.evaluations[SMALL].values():
+        content["provenance"]["width"] = 256
+    assert [results.experiment.name for results in judges([study.results(SMALL), second])] == [SWEEP, SMALL]
 
 
 def test_c1_follows_the_errors(study):
@@ -270,6 +280,12 @@ def test_the_cause_of_c2_is_tested_by_intervention(study):
     assert study.verdict("C2, its cause").said == f"not the cause{of_sweep}"
 
 
+def test_a_log_without_gradient_norms_is_not_a_quiet_one(study):
+    study.redraw(SWEEP, "projected_guard-1", grad_norm=lambda train: float("nan"))
+    verdict = study.verdict("C2, its cause")
+    assert verdict.said == "open" and verdict.evidence == "Needs gradient norms in the logs of `projected_guard-1`."
+
+
 def test_c3_asks_for_both_measures(study):
     for psnr, ssim, said in (
         (29.0, 0.96, "reproduced"),
@@ -283,13 +299,13 @@ def test_c3_asks_for_both_measures(study):
 
 def test_c4_says_so_where_the_mask_never_fires(study):
     verdict = study.verdict("C4")
-    assert verdict.said == "true only of the paper's S"
+    assert verdict.said == "true only of the paper's S, a tendency"  # one seed of every S
     assert "S = 502, 412 under 0.1 %" in verdict.evidence
     study.errors(SWEEP, frequency_412=[0.02])
-    assert study.verdict("C4").said == "not reproduced at width 64, 2,500 steps"
+    assert study.verdict("C4").said == "not reproduced at width 64, 2,500 steps, a tendency"
     base = study.results(SWEEP).mean("vq", "test.mse")
     study.errors(SWEEP, **{f"frequency_{s}": [base * (1 + 0.01 * (s % 3))] for s in (502, 412, 312, 16, 8, 4)})
-    assert study.verdict("C4").said == "reproduced at width 64, 2,500 steps"
+    assert study.verdict("C4").said == "reproduced at width 64, 2,500 steps, a tendency"
 
 
 def test_in_c4_a_rank_correlation_of_nine_tenths_is_a_clear_trend_however_floats_round_it(study):
@@ -298,7 +314,7 @@ def test_in_c4_a_rank_correlation_of_nine_tenths_is_a_clear_trend_however_floats
     study.errors(SWEEP, **{f"frequency_{s}": [base * share] for s, share in errors.items()})
     verdict = study.verdict("C4")
     assert verdict.numbers["rank_correlation"] == pytest.approx(-0.9)
-    assert verdict.said == "true only of the paper's S"
+    assert verdict.said == "true only of the paper's S, a tendency"
 
 
 @pytest.mark.parametrize(

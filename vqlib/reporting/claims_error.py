@@ -20,6 +20,7 @@ from vqlib.reporting.judging import (
     lacking,
     named,
     scoped,
+    tendency,
 )
 from vqlib.reporting.results import Results
 from vqlib.reporting.statistics import ratio
@@ -120,7 +121,7 @@ def for_free(study: Study) -> Verdict:
         )
         numbers = {"share": share, "ratio": results.ratio(control, "vq").value, "projected_over_control": against.value,
                    "bitstream": bits[control] / bits["vq"]}  # fmt: skip
-        said = f"{number(100 * share, digits=2)} % of the half{'' if several else ', a tendency'}"
+        said = tendency(f"{number(100 * share, digits=2)} % of the half", results, "vq", control)
         if not several:
             evidence += f" Fewer than {ENOUGH} seeds."
         return Verdict(said, evidence, numbers, named(results, "vq", control, "projected"), ("controls", "rates"))

@@ -14,6 +14,7 @@ from vqlib.reporting.judging import (
     lacking,
     named,
     scoped,
+    tendency,
 )
 from vqlib.reporting.results import Results
 from vqlib.reporting.statistics import spearman
@@ -51,7 +52,7 @@ def frequency(study: Study) -> Verdict:
     numbers = {"least": least, "greatest": most}
     runs, shown = named(results, "vq", *models), ("frequency",)
     if not nothing:
-        return Verdict(scoped(NOT_REPRODUCED, results), evidence, numbers, runs, shown)
+        return Verdict(tendency(scoped(NOT_REPRODUCED, results), results, "vq", *names), evidence, numbers, runs, shown)
     if len(different) < VALUES_OF_S:
         evidence += (
             f" Needs {VALUES_OF_S} models that differ for a trend in S, `vq` being one: there are {len(different)}, "
@@ -65,7 +66,7 @@ def frequency(study: Study) -> Verdict:
         f"fraction of continuous positions is {number(order, 3)}."
     )
     if not order <= TREND + ROUNDING:
-        return Verdict(scoped(REPRODUCED, results), evidence, numbers, runs, shown)
+        return Verdict(tendency(scoped(REPRODUCED, results), results, "vq", *models), evidence, numbers, runs, shown)
     best = min(models, key=lambda model: results.mean(model, "validation_mse"))
     rate, base = results.mean(best, "rate.bpp_8bit"), results.mean("vq", "rate.bpp_codes")
     better = [model for model in results.models if model not in models
@@ -76,7 +77,7 @@ def frequency(study: Study) -> Verdict:
         f"{number(errors[best] / errors['vq'], 3)} of the error of `vq` at {number(rate / base, 3)} times its rate"
         + (f"; `{better[0]}` has less at no more." if better else "; no other model has less at no more.")
     )
-    return Verdict("true only of the paper's S", evidence, numbers, runs, shown)
+    return Verdict(tendency("true only of the paper's S", results, "vq", *models), evidence, numbers, runs, shown)
 
 
 def cheapest(results: Results, model: str) -> float:

@@ -54,28 +54,28 @@ def unstable(model: str):
         if results is None or not results.runs_of(model):
             return lacking(study, model, seeds=SEEDS)
         table = stability_of(results)
-        own = table[table["variant"] == model]
+        hits, of = peaks_of(results, model)
         copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
         others = table[table["variant"].map(is_quiet) & ~copies]
-        hits, other_hits = (int((part["late_peaks"] > 0).sum()) for part in (own, others))
-        p = fisher_greater(hits, len(own), other_hits, len(others))
+        other_hits = int((others["late_peaks"] > 0).sum())
+        p = fisher_greater(hits, of, other_hits, len(others))
         evidence = (
-            f"{hits} of {len(own)} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
+            f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
         if copies.any():
             evidence += f" Not counted, since they are `vq` to the bit: {', '.join(table['run'][copies])}."
-        numbers = {"hits": hits, "of": len(own), "other_hits": other_hits, "other_of": len(others), "p": p}
+        numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": len(others), "p": p}
         others_told = []
         for one in study:
             if one is not results and one.runs_of(model):
-                seen, of = peaks_of(one, model)
-                others_told.append(f"{seen} of {of} in `{one.experiment.name}` ({at(one)})")
-                numbers[f"{one.experiment.name}.hits"] = seen
+                elsewhere = peaks_of(one, model)
+                others_told.append(f"{elsewhere[0]} of {elsewhere[1]} in `{one.experiment.name}` ({at(one)})")
+                numbers[f"{one.experiment.name}.hits"] = elsewhere[0]
         if others_told:
             evidence += f" Elsewhere, and no judgement: {', '.join(others_told)}."
-        runs = tuple((results.experiment.name, run) for run in [*own["run"], *others["run"]])
-        if len(own) < SEEDS:
+        runs = named(results, model) + tuple((results.experiment.name, run) for run in others["run"])
+        if of < SEEDS:
             said, evidence = OPEN, f"{evidence} Needs {SEEDS} seeds of `{model}`."
         elif p < P:
             said = REPRODUCED
@@ -106,6 +106,9 @@ def cause(model: str):
         if results is None:
             return lacking(study, model, *interventions)
         table = stability_of(results).set_index("variant")
+        unknown = table.loc[[model, *interventions]].query("burst.isna()")["run"]
+        if len(unknown):
+            return Verdict(OPEN, f"Needs gradient norms in the logs of {', '.join(f'`{run}`' for run in unknown)}.")
         unrest = {}
         for variant in (model, *interventions):
             rows = table.loc[[variant]]

@@ -16,6 +16,7 @@ from vqlib.reporting.judging import (
     interval,
     lacking,
     named,
+    tendency,
     width,
 )
 from vqlib.reporting.results import Results
@@ -33,7 +34,7 @@ NEVER = 0.001  # of the positions: below it the table decides nothing
 
 def axis(study: Study) -> Verdict:
     """1: how many numbers each axis stores."""
-    results = next((one for one in study if all(one.runs_of(model) for model in AXES)), None)
+    results = enough(study, *AXES) or enough(study, *AXES, seeds=1)
     if results is None:
         return lacking(study, *AXES, seeds=1)
     side = results.experiment.data.image_size // STRIDE
@@ -136,8 +137,8 @@ def frequency_table(study: Study) -> Verdict:
                 abs(errors.value - 1) > MATTERS["frequency"])  # fmt: skip
             evidence = f"{told}. {'It matters.' if differ else 'It makes no difference here.'}"
             numbers = {"fraction_released": fractions[0], "fraction_kept": fractions[1], "ratio": errors.value}
-            return Verdict(CONFIRMED if differ else "confirmed, without effect here", evidence, numbers,
-                           named(results, released, kept), ("models", "rates"))  # fmt: skip
+            said = tendency(CONFIRMED if differ else "confirmed, without effect here", results, released, kept)
+            return Verdict(said, evidence, numbers, named(results, released, kept), ("models", "rates"))
     seen = f"{'; '.join(idle)}: where next to nothing is continuous no table can matter. " if idle else ""
     return Verdict(OPEN, f"{seen}Needs `frequency_released_S` and `frequency_S` in one experiment, at one S at which "
                          f"{100 * NEVER:g} % of the positions or more are continuous.")  # fmt: skip

@@ -30,7 +30,7 @@ class Verdict:
         return list(dict.fromkeys(experiment for experiment, _ in self.runs))
 
 
-Study = Sequence[Results]  # experiments, nearest to the paper's setting first: see `judges`
+Study = Sequence[Results]  # experiments in the order in which they judge: see `judges`
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,15 @@ class Claim:
 
 
 def judges(experiments: Sequence[Results]) -> list[Results]:
-    """Those that judge anything, nearest to the paper's setting first: by width, then by steps."""
+    """Those that judge anything, those with seeds enough for an interval first, then the nearest to the paper's
+    setting: by width, then by steps."""
     real = [results for results in experiments if results.experiment.data.source != "photos"]
-    return sorted(real, key=lambda results: (-width(results), -steps(results)))
+    return sorted(real, key=lambda results: (not has_seeds(results), -width(results), -steps(results)))
+
+
+def has_seeds(results: Results) -> bool:
+    """Whether any model has enough seeds for an interval."""
+    return any(len(results.runs_of(model)) >= ENOUGH for model in results.models)
 
 
 def width(results: Results) -> int:
@@ -92,6 +98,12 @@ def scoped(said: str, results: Results, models: str = "") -> str:
         return said
     small = width(results) < PAPER_WIDTH or steps(results) < PAPER_STEPS
     return f"{said}{f' for {models}' if models else ''}{f' at {at(results)}' if small else ''}"
+
+
+def tendency(said: str, results: Results, *models: str) -> str:
+    """``said``, with the word that it is no more than a tendency where one of the models has too few seeds for an
+    interval."""
+    return said if all(len(results.runs_of(model)) >= ENOUGH for model in models) else f"{said}, a tendency"
 
 
 def is_copy_of_vq(results: Results, run: str) -> bool:

@@ -48,17 +48,17 @@ def controls(results: Results) -> Exhibit | None:
 
 def frequency(results: Results) -> Exhibit | None:
     """The paper's Figure 4."""
-    models = {int(results.option(model, "num_frequent")): model for model in results.models
+    models = {model: int(results.option(model, "num_frequent")) for model in results.models
               if family(model) == "frequency" and "released" not in model
               and results.option(model, "num_frequent") is not None}  # fmt: skip
     if not models:
         return None
     if results.runs_of("vq"):
-        models[results.experiment.network.num_embeddings] = "vq"
+        models["vq"] = results.experiment.network.num_embeddings
     rows = [{"S": value, "model": model, "reconstruction": results.mean(model, "test.mse"),
              "quantization": results.mean(model, "test.quantization"), "bpp": results.mean(model, "rate.bpp_8bit"),
              "fraction": results.mean(model, "rate.continuous_fraction")}
-            for value, model in sorted(models.items())]  # fmt: skip
+            for model, value in sorted(models.items(), key=lambda item: item[1])]  # fmt: skip
     ours = pd.DataFrame(rows)
     theirs = pd.DataFrame(
         [{"S": int(name.partition("_")[2] or paper.SETTING["num_embeddings"]), **entry["test"]}
@@ -71,9 +71,9 @@ def frequency(results: Results) -> Exhibit | None:
         f"{listed(' Continuous positions:', fractions)} Where the share is nil the model is `vq`, whatever its S."
     )
     colours = palette(results.variants)
-    figure = study_figures.frequency(ours, theirs, colours[next(iter(models.values()))])
+    figure = study_figures.frequency(ours, theirs, colours[next(iter(models))])
     return figure_of("frequency", "The frequency model against S", figure, caption, results,
-                     *results.runs_of(*models.values()))  # fmt: skip
+                     *results.runs_of(*models))  # fmt: skip
 
 
 def stability(results: Results) -> Exhibit | None:
