@@ -280,6 +280,19 @@ def test_the_cause_of_c2_is_tested_by_intervention(study):
     assert study.verdict("C2, its cause").said == f"not the cause{of_sweep}"
 
 
+def test_where_interventions_are_lacking_the_cause_of_c2_says_how_restless_the_original_is(study):
+    for run in [run for run in study.evaluations[SWEEP] if run.startswith("projected_unit")]:
+        del study.evaluations[SWEEP][run]
+    study.redraw(SMALL, "projected-1", grad_norm_max=lambda train: 11 * train["grad_norm"])
+    verdict = study.verdict("C2, its cause")
+    assert verdict.said == "open" and "Needs 3 seeds of `projected` and `projected_detached`" in verdict.evidence
+    assert verdict.evidence.endswith(
+        "`projected` itself has a late peak or a burst of the gradient above 10 in 2 of 5 runs at width 64, 7,500 "
+        "steps, 1 of 3 runs at width 64, 2,500 steps."
+    )
+    assert (SMALL, "projected-4") in verdict.runs
+
+
 def test_a_log_without_gradient_norms_is_not_a_quiet_one(study):
     study.redraw(SWEEP, "projected_guard-1", grad_norm=lambda train: float("nan"))
     verdict = study.verdict("C2, its cause")

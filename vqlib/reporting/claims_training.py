@@ -1,5 +1,7 @@
 """C2, whether training with projection is unstable, and by what. The rules stand in claims.py and LOG.md."""
 
+import dataclasses
+
 import pandas as pd
 
 from vqlib.reporting import paper
@@ -104,15 +106,12 @@ def cause(model: str):
     def judge(study: Study) -> Verdict:
         results = enough(study, model, *interventions)
         if results is None:
-            return lacking(study, model, *interventions)
+            return uncured(study, model, lacking(study, model, *interventions))
         table = stability_of(results).set_index("variant")
         unknown = table.loc[[model, *interventions]].query("burst.isna()")["run"]
         if len(unknown):
             return Verdict(OPEN, f"Needs gradient norms in the logs of {', '.join(f'`{run}`' for run in unknown)}.")
-        unrest = {}
-        for variant in (model, *interventions):
-            rows = table.loc[[variant]]
-            unrest[variant] = (int(((rows["late_peaks"] > 0) | (rows["burst"] > BURST)).sum()), len(rows))
+        unrest = {variant: unrest_of(table.loc[[variant]]) for variant in (model, *interventions)}
         share = {variant: hits / of for variant, (hits, of) in unrest.items()}
         bursts = {variant: table.loc[[variant], "burst"].median() for variant in unrest}
         told = ", ".join(f"`{variant}` {hits} of {of} (median burst {number(bursts[variant], 3)})"
@@ -137,6 +136,29 @@ def cause(model: str):
         return Verdict(said, evidence, numbers, runs, ("stability",))
 
     return judge
+
+
+def unrest_of(table: pd.DataFrame) -> tuple[int, int]:
+    """How many of these runs have a late peak or a burst of the gradient, and of how many."""
+    return int(((table["late_peaks"] > 0) | (table["burst"] > BURST)).sum()), len(table)
+
+
+def uncured(study: Study, model: str, verdict: Verdict) -> Verdict:
+    """``verdict``, which waits for interventions, with how restless the original is: where it is quiet there is nothing
+    to cure."""
+    told, runs = [], []
+    for results in study:
+        table = stability_of(results)
+        own = table[(table["variant"] == model) & table["burst"].notna()]
+        if len(own):
+            hits, of = unrest_of(own)
+            told.append(f"{hits} of {of} runs at {at(results)}")
+            runs += [(results.experiment.name, run) for run in own["run"]]
+    if not told:
+        return verdict
+    seen = f"`{model}` itself has a late peak or a burst of the gradient above {BURST:g} in {', '.join(told)}."
+    evidence = f"{verdict.evidence} {seen}"
+    return dataclasses.replace(verdict, evidence=evidence, runs=tuple(runs), exhibits=("stability",))
 
 
 def bursts_elsewhere(results: Results, model: str) -> dict[str, float]:
