@@ -1,8 +1,8 @@
 """The paper's claims and where paper, page and code disagree: what each says, the rule that judges it, its judge.
 
-The rules were written down in LOG.md (2026-11-24) before the runs that they judge had ended; what was amended after
-them is in LOG.md's "Fourth part". ``judge_all`` applies them
-to results alone: no verdict stands anywhere but in what it returns.
+The rules were written down in LOG.md (2026-11-24) before the runs that they judge had ended; what was amended since
+stands there under the word "amended", with its date. ``judge_all`` applies them to results alone: no verdict stands
+anywhere but in what it returns.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ CLAIMS = (
         "C1, released axis",
         "The same of the released code, which projects along the image's width.",
         f"As C1 for `projected_rows`, from width {PAPER_WIDTH} and {PAPER_STEPS:,} steps on; a single seed is a "
-        "tendency: halved at 0.4 or below, not at 0.6 or above. No control has its rate, so if halved: true only at k "
-        "times the rate, with 8-bit gains.",
+        "tendency: halved at 0.4 or below, not at 0.6 or above. If halved: true only at k times the rate, by the "
+        "fewest gain bits that cost 1 % of the error; no control is compared, none having a rate near it.",
         halved_as_released,
     ),
     Claim(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pandas as pd
+from scipy.stats import fisher_exact
 
 from vqlib.reporting import paper
 from vqlib.reporting.families import is_quiet
@@ -19,13 +20,14 @@ from vqlib.reporting.judging import (
     is_copy_of_vq,
     lacking,
     named,
+    scoped,
     steps,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import burst, fisher_greater, highest_step, late_peaks, least_used_norm
+from vqlib.reporting.statistics import BURST, burst, highest_step, late_peaks, least_used_norm, log_interval
 from vqlib.reporting.tables import number
 
-SEEDS, P, BURST = 5, 0.05, 10.0
+SEEDS, P = 5, 0.05
 INTERVENTIONS = {  # by the axis that they change
     "projected": ("projected_detached", "projected_guard", "projected_unit"),
     "projected_rows": ("projected_rows_detached", "projected_rows_guard"),
@@ -66,7 +68,7 @@ def unstable(model: str):
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
         if copies.any():
-            evidence += f" Not counted, since they are `vq` to the bit: {', '.join(table['run'][copies])}."
+            evidence += f" Not counted, since they are `vq`: {', '.join(table['run'][copies])}."
         numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": len(others), "p": p}
         others_told = []
         for one in study:
@@ -80,9 +82,16 @@ def unstable(model: str):
         if of < SEEDS:
             said, evidence = OPEN, f"{evidence} Needs {SEEDS} seeds of `{model}`."
         elif p < P:
-            said = REPRODUCED
+            said = scoped(REPRODUCED, results)
+        elif fisher_greater(of, of, 0, len(others)) >= P:
+            said, evidence = (
+                OPEN,
+                f"{evidence} Needs more runs that divide by no norm: with so few no share is greater.",
+            )
+        elif steps(results) >= paper.SETTING["steps"] and hits * len(others) <= other_hits * of:
+            said = scoped(NOT_REPRODUCED, results)
         elif steps(results) >= paper.SETTING["steps"]:
-            said = NOT_REPRODUCED
+            said, evidence = OPEN, f"{evidence} Needs more seeds: the share is greater, by chance or not."
         else:
             said = OPEN
             evidence += (
@@ -116,7 +125,10 @@ def cause(model: str):
         bursts = {variant: table.loc[[variant], "burst"].median() for variant in unrest}
         told = ", ".join(f"`{variant}` {hits} of {of} (median burst {number(bursts[variant], 3)})"
                          for variant, (hits, of) in unrest.items())  # fmt: skip
-        evidence = f"Runs with a late peak or a burst of the gradient above {BURST:g}: {told} ({at(results)})."
+        evidence = (
+            f"Runs with a late peak or a burst of the gradient above {BURST:g}: {told} ({at(results)}, logged every "
+            f"{logged_every(results)} steps)."
+        )
         others = bursts_elsewhere(results, model)
         if others:
             told = ", ".join(f"{number(value, 3)} in `{run}`" for run, value in others.items())
@@ -124,9 +136,10 @@ def cause(model: str):
         if share[model] <= 0.5:
             said, evidence = OPEN, f"{evidence} The original itself is quiet at this length: needs longer runs."
         elif all(share[variant] < 0.5 for variant in interventions):
-            peaks = any(table.loc[[model], "late_peaks"] > 0)
-            said = f"{CONFIRMED}{'' if peaks else ' for bursts of the gradient'} at {at(results)}"
-        elif share[interventions[0]] > 0.5:
+            peaks = {variant: (table.loc[[variant], "late_peaks"] > 0).mean() for variant in unrest}
+            of_peaks = peaks[model] > 0.5 and all(peaks[variant] < 0.5 for variant in interventions)
+            said = f"{CONFIRMED}{'' if of_peaks else ' for bursts of the gradient'} at {at(results)}"
+        elif share[f"{model}_detached"] > 0.5:
             said = f"not the cause at {at(results)}"
         else:
             said, evidence = OPEN, f"{evidence} The interventions disagree: needs more seeds."
@@ -136,6 +149,18 @@ def cause(model: str):
         return Verdict(said, evidence, numbers, runs, ("stability",))
 
     return judge
+
+
+def fisher_greater(hits: int, of: int, other_hits: int, other_of: int) -> float:
+    """One-sided p of Fisher's exact test: chance of ``hits`` or more of ``of`` if the two groups have one rate."""
+    table = [[hits, of - hits], [other_hits, other_of - other_hits]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
+
+
+def logged_every(results: Results) -> int:
+    """Steps of a logging interval."""
+    train = results.history[results.history["split"] == "train"]
+    return int(train.groupby("run").apply(log_interval, include_groups=False).max())
 
 
 def unrest_of(table: pd.DataFrame) -> tuple[int, int]:
@@ -152,7 +177,7 @@ def uncured(study: Study, model: str, verdict: Verdict) -> Verdict:
         own = table[(table["variant"] == model) & table["burst"].notna()]
         if len(own):
             hits, of = unrest_of(own)
-            told.append(f"{hits} of {of} runs at {at(results)}")
+            told.append(f"{hits} of {of} runs at {at(results)} (logged every {logged_every(results)})")
             runs += [(results.experiment.name, run) for run in own["run"]]
     if not told:
         return verdict

@@ -43,6 +43,12 @@ def divides_by_a_norm(variant: str) -> bool:
     return variant.startswith(("projected", "combined"))
 
 
+def stem(variant: str) -> tuple[str, int | None]:
+    """``frequency_12`` as ("frequency", 12); None for the number where the name ends in none."""
+    name, _, last = variant.rpartition("_")
+    return (name, int(last)) if name and last.isdigit() else (variant, None)
+
+
 def has_codebook(variant: str) -> bool:
     """Whether symbols name learnt codes; those of FSQ are rounded numbers."""
     return variant != "identity" and not variant.startswith("fsq")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vqlib.errors import ReportError, UserError
 from vqlib.files import in_one_line, write_atomically
-from vqlib.params import ROOT, experiment_names
+from vqlib.params import ROOT, experiment_names, load_experiment
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibits import all_exhibits
@@ -62,8 +62,14 @@ def counted(results: Results) -> str:
 
 def judging_experiments(root: Path = ROOT) -> list[Results]:
     """Every experiment with results that judge, the nearest to the paper's setting first."""
-    names = [name for name in experiment_names(root) if any((root / "results" / name).glob("*.json"))]
+    names = [name for name in experiment_names(root) if has_results(name, root)]
     return judges([load_results(name, root) for name in names])
+
+
+def has_results(name: str, root: Path) -> bool:
+    """Whether any run of the experiment was evaluated."""
+    experiment = load_experiment(name, root)
+    return any((experiment.results / f"{run}.json").is_file() for run in experiment.runs)
 
 
 def findings(root: Path, experiments: list[Results]) -> str:

@@ -91,8 +91,8 @@ def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = 
             "The page is the web page that presented the paper, the code what was released with it.\n",
             told(DISAGREEMENTS),
             f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below, which were written down "
-            "before the runs had ended (LOG.md, 2026-11-24); those that were amended after a review, with the runs "
-            "seen, are in its section “Fourth part”, with the reasons.\n",
+            "before the runs had ended (LOG.md, 2026-11-24). What was amended since, some of it with runs seen, stands "
+            "in that log under the word “amended”, with date and reason.\n",
         ]
     )
 
