@@ -340,7 +340,7 @@ def test_c4_says_so_where_the_mask_never_fires(study):
     verdict = study.verdict("C4")
     clear = "true only of the paper's S at width 64, 2,500 steps, a tendency"  # one seed of every S
     assert verdict.said == clear
-    assert "S = 502, 412 no position is continuous" in verdict.evidence
+    assert "no position is continuous at S = 502, 412: there it is `vq`" in verdict.evidence
     study.errors(SWEEP, frequency_502=[0.02])  # a copy is as good as the seed of vq that it copies
     assert study.verdict("C4").said == clear and study.verdict("C4").numbers["greatest"] == 1
     study.errors(SWEEP, frequency_312=[0.02])

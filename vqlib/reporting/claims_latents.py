@@ -41,10 +41,12 @@ def frequency(study: Study) -> Verdict:
     nothing = all(value >= NO_GAIN for value in ratios.values())
     idle = [f"{model.removeprefix('frequency_')}" for model in names if model in copies]
     least, most = min(ratios.values()), max(ratios.values())
-    evidence = (
-        f"Test MSE over that of `vq` at the paper's S: {number(least, 3)} to {number(most, 3)} ({at(results)})."
-        + (f" At S = {', '.join(idle)} no position is continuous: it is `vq` of the same seed." if idle else "")
-    )
+    evidence = f"At {at(results)}"
+    if len(idle) < len(names):
+        evidence += f", test MSE over that of `vq` at the paper's S is {number(least, 3)} to {number(most, 3)}"
+    if idle:
+        evidence += f", no position is continuous at S = {', '.join(idle)}: there it is `vq` of the same seed"
+    evidence += "."
     numbers = {"least": least, "greatest": most}
     runs, shown = named(results, "vq", *models), ("frequency",)
     if not nothing:
