@@ -241,6 +241,7 @@ def test_c2_looks_where_there_are_seeds_before_it_looks_where_runs_are_long(stud
 def test_c2_counts_late_peaks(study):
     verdict = study.verdict("C2")
     assert (verdict.numbers["hits"], verdict.numbers["of"]) == (2, 5)  # seeds 1 and 3
+    assert "above 10, which does not vote: 2 and 0 of them." in verdict.evidence and verdict.numbers["bursts"] == 2
     assert verdict.numbers["other_of"] == 6  # vq and vq_ema, three each: no identity, no projections
     assert verdict.said == "open" and "39,100 steps" in verdict.evidence
     for seed in (0, 2, 4):

@@ -60,16 +60,22 @@ def unstable(model: str):
         table = stability_of(results)
         hits, of = peaks_of(results, model)
         copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
-        others = table[table["variant"].map(is_quiet) & ~copies]
+        own, others = table[table["variant"] == model], table[table["variant"].map(is_quiet) & ~copies]
         other_hits = int((others["late_peaks"] > 0).sum())
         p = fisher_greater(hits, of, other_hits, len(others))
         evidence = (
             f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
+        bursts = [int((part["burst"] > BURST).sum()) for part in (own, others)]
+        if own["burst"].notna().all() and others["burst"].notna().all():
+            evidence += (
+                f" A burst of the gradient above {BURST:g}, which does not vote: {bursts[0]} and {bursts[1]} of them."
+            )
         if copies.any():
             evidence += f" Not counted, since they are `vq`: {', '.join(table['run'][copies])}."
-        numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": len(others), "p": p}
+        numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": len(others), "p": p,
+                   "bursts": bursts[0], "other_bursts": bursts[1]}  # fmt: skip
         others_told = []
         for one in study:
             if one is not results and one.runs_of(model):
