@@ -122,7 +122,8 @@ def for_free(study: Study) -> Verdict:
         )
         numbers = {"share": share, "ratio": results.ratio(control, "vq").value, "projected_over_control": against.value,
                    "bitstream": bits[control] / bits["vq"]}  # fmt: skip
-        said = tendency(scoped(f"{number(100 * share, digits=2)} % of the half", results), results, "vq", control)
+        taken = f"{number(50 * share, digits=2)} % of the error, where the claim is 50 %"
+        said = tendency(scoped(taken, results), results, "vq", control)
         return Verdict(said, evidence, numbers, named(results, "vq", control, "projected"), ("controls", "rates"))
     return Verdict(OPEN, "Needs a control with a codebook at the rate of `vq`, with `vq` and `projected` beside it.")
 
@@ -148,7 +149,7 @@ def without_codebook(results: Results, bpp: float) -> str:
     bits, base = (results.mean(model, "rate.bpp_bitstream") for model in (control, "vq"))
     return (
         f" Apart from it, `{control}`, which has no codebook: {interval(results.ratio(control, 'vq'))} times the error"
-        f" of `vq`, {number(100 * gained(results, control), digits=2)} % of the half{in_bits(bits, base)}."
+        f" of `vq`, {number(50 * gained(results, control), digits=2)} % of it taken away{in_bits(bits, base)}."
     )
 
 

@@ -55,5 +55,6 @@ def has_codebook(variant: str) -> bool:
 
 
 def is_quiet(variant: str) -> bool:
-    """Whether C2 compares with it: it has a codebook and divides by no norm."""
-    return has_codebook(variant) and not divides_by_a_norm(variant)
+    """Whether C2 compares with it: it is known to have a codebook and to divide by no norm. Of a model of a name of its
+    own neither is known, so it has no vote."""
+    return family(variant) != OTHER and has_codebook(variant) and not divides_by_a_norm(variant)

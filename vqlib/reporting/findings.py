@@ -1,11 +1,13 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
 A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
-its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number)
-or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``,
-``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as many as
-``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being underscores
-(``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
+its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number;
+``projected.at_4_bits.psnr`` is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or
+``bpp_bitstream``; ``projected.over.vq.low`` is the ratio of their test MSE: ``value``, ``low`` or ``high`` of its
+interval) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand
+around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown,
+or as many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
+underscores (``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
 (``tiny_imagenet_32_small/vq.test.mse``).
 """
 
@@ -26,6 +28,7 @@ from vqlib.reporting.tables import number
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 OPERATORS = {"/": operator.truediv, "*": operator.mul, "+": operator.add, "-": operator.sub}
 CLAIMED = {claim.name: claim for claim in (*CLAIMS, *DISAGREEMENTS)}
+AT_BITS = re.compile(r"at_(\d+)_bits")
 DIGITS = ("1", "2", "3", "4", "5", "6")
 
 
@@ -121,6 +124,18 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
         if math.isnan(value):
             raise ReportError(f"{where}: {path} needs several seeds of {first}")
         return value
+    if first in results.models and len(rest) == 3 and rest[0] == "over" and rest[1] in results.models:
+        value = vars(results.ratio(first, rest[1])).get(rest[2], math.nan)
+        if math.isnan(value):
+            raise ReportError(f"{where}: {path} must end in value, or with three seeds of both in low or high")
+        return value
+    if first in results.models and rest and (bits := AT_BITS.fullmatch(rest[0])):
+        curve = results.precisions(first)
+        points = curve[curve["bits"] == int(bits[1])]
+        if len(rest) != 2 or rest[1] not in curve or points.empty:
+            stored = ", ".join(f"at_{bits}_bits" for bits in sorted(set(curve["bits"]))) or "none"
+            raise ReportError(f"{where}: {path} is not a number of the precisions of {first}, which has {stored}")
+        return float(points[rest[1]].mean())
     if first in results.models:
         value = results.mean(first, ".".join(rest)) if _is_number(results, first, rest) else math.nan
         if math.isnan(value):
