@@ -20,9 +20,9 @@ CLAIMS = (
         paper.CLAIMS["C1"],
         "Let r be the test MSE of `projected` over that of `vq`, three seeds each. Not reproduced if the 95 % "
         "interval of r begins above 0.5, open if 0.5 lies in it. If it ends at or below 0.5, take the fewest bits of "
-        "a gain that cost at most 1 % of the error, and of the controls of no more nominal bits than that the one with the least "
-        "validation error: if `projected` halves its error too, by the same kind of interval, reproduced; else true "
-        "only at k times the bits per pixel, k being those of `projected` over those of `vq`.",
+        "a gain that cost at most 1 % of the error, and of the controls of no more nominal bits the one with "
+        "the least validation error: if `projected` halves its error too, by the same kind of interval, reproduced; "
+        "else true only at k times the bits per pixel, k being those of `projected` over those of `vq`.",
         halved,
     ),
     Claim(
@@ -91,7 +91,7 @@ CLAIMS = (
         "Not reproduced if at one of the paper's S the MSE is under 0.95 of that of `vq`. Else the rank correlation of "
         "error with the fraction of continuous positions over five values of S or more (copies of `vq` not counted, "
         "`vq` being one): a clear trend is -0.9 or less. Without one reproduced; with one true only of the paper's S, "
-        "and where the model is `vq` at all of these it is said that nothing could be tested there.",
+        "or not testable for these where the model is `vq` at all of them.",
         frequency,
     ),
     Claim(

@@ -122,8 +122,7 @@ def for_free(study: Study) -> Verdict:
         )
         numbers = {"share": share, "ratio": results.ratio(control, "vq").value, "projected_over_control": against.value,
                    "bitstream": bits[control] / bits["vq"]}  # fmt: skip
-        taken = f"{number(50 * share, digits=2)} % of the error, where the claim is 50 %"
-        said = tendency(scoped(taken, results), results, "vq", control)
+        said = tendency(scoped(f"{number(50 * share, digits=2)} % of the error", results), results, "vq", control)
         return Verdict(said, evidence, numbers, named(results, "vq", control, "projected"), ("controls", "rates"))
     return Verdict(OPEN, "Needs a control with a codebook at the rate of `vq`, with `vq` and `projected` beside it.")
 

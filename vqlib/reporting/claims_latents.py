@@ -23,7 +23,6 @@ from vqlib.reporting.results import Results
 from vqlib.reporting.tables import number
 
 PAPERS_S, NO_GAIN, TREND, VALUES_OF_S = (502, 412, 312), 0.95, -0.9, 5
-OF_PAPERS_S = "true only of the paper's S"
 ROUNDING = 1e-9  # ranks of five values that differ by one exchange correlate by 0.9, in floats by a bit less
 
 
@@ -77,9 +76,11 @@ def frequency(study: Study) -> Verdict:
         f"{number(errors[best] / errors['vq'], 3)} of the error of `vq` at {number(rate / base, 3)} times its rate"
         + (f"; `{better[0]}` has less at no more." if better else "; no other model has less at no more.")
     )
-    tested = "nothing to test at the paper's S, where it is `vq`" if len(idle) == len(names) else OF_PAPERS_S
-    said = scoped(tested, results)
-    return Verdict(tendency(said, results, "vq", *models), evidence, numbers, runs, shown)
+    if len(idle) == len(names):
+        said = scoped("not testable for the paper's S", results)
+    else:
+        said = tendency(scoped("true only of the paper's S", results), results, "vq", *models)
+    return Verdict(said, evidence, numbers, runs, shown)
 
 
 def kept_frequency(results: Results) -> list[str]:
