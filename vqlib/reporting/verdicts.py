@@ -87,9 +87,9 @@ def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = 
             "## Where paper, page and code disagree\n",
             "The page is the web page that presented the paper, the code what was released with it.\n",
             told(DISAGREEMENTS),
-            f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below, which were written down "
-            "before the runs had ended (LOG.md, 2026-11-24). What was amended since, some of it with runs seen, stands "
-            "in that log under the word “amended”, with date and reason.\n",
+            f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below. They were written down "
+            "while the first runs were under way (LOG.md, 2026-11-24) and amended since, mostly with results in view; "
+            "LOG.md lists how often, with the reasons.\n",
         ]
     )
 
