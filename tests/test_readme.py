@@ -12,14 +12,16 @@ from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.html import anchor
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import load_results
-from vqlib.reporting.study import BLOCK, findings, judging_experiments, write_study
+from vqlib.reporting.study import BLOCK, findings, in_two, judging_experiments, write_study
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(p for place in ("data", "docs", "reports") for p in (ROOT / place).rglob("*.md"))]
 
 
 def test_what_we_found_is_the_text_of_the_findings_with_the_numbers_of_the_results():
-    assert BLOCK.search(README)[0].split("\n", 1)[1] == f"{findings(ROOT, judging_experiments())}<!-- end -->"
+    first, details = in_two(findings(ROOT, judging_experiments()))
+    assert BLOCK.search(README)[0].split("\n", 1)[1] == f"{first}<!-- end -->"
+    assert details.startswith("## ")
 
 
 REPORTS = [

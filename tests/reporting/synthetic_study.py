@@ -185,7 +185,7 @@ def history(variant: str, mse: float, steps: int, seed: int, draw) -> pd.DataFra
                "recon_loss_max": loss * peak, "grad_norm": norm, "grad_norm_max": norm * (40 if peak > 2 else 2.5),
                "smallest_code_norm": 0.0077, "smallest_used_code_norm": 0.02 + step / steps}  # fmt: skip
         if variant.startswith(("frequency", "combined")):
-            row["continuous_fraction"] = 0.1
+            row["continuous_fraction"] = 0.1 if MODELS[variant][2] else 0.0
         rows.append(row)
         if step % (5 * every) == 0:
             rows.append({"step": step, "split": "validation", "recon_loss": loss * 1.01, "commitment_loss": loss / 3,

@@ -41,6 +41,7 @@ def test_findings_take_their_numbers_from_the_results(root):
         "{{ vq.test.psnr / 3 | 2 }}": number(float(np.mean(seeds)) / 3, digits=2),
         "{{ vq.seeds }}": "2",
         "{{ vq.test.psnr.interval | 3 }}": number(12.7062 * abs(seeds[1] - seeds[0]) / 2, digits=3),
+        "{{ vq.over.projected.value }}": number(float(results.ratio("vq", "projected").value)),
         "{{ vq-0.provenance.hardware }}": "2 x <i>Fast</i> CPU",
         "{{ vq-0.test.images }}": "100",
         "{{ paper.projected.test.reconstruction / paper.vq.test.reconstruction }}": "0.2932",
@@ -56,6 +57,9 @@ def test_findings_take_their_numbers_from_the_results(root):
     ("written", "named"),
     [
         ("{{ vq-7.test.mse }}", "no 'vq-7'; did you mean 'vq-0'"),
+        ("{{ vq.over.projected.low }}", "three seeds of both"),
+        ("{{ vq.over.projected.mean }}", "must end in value"),
+        ("{{ projected.at_5_bits.psnr }}", "which has none"),
         ("{{ vq-0.test.msi }}", "no 'msi'; did you mean 'mse'"),
         ("{{ vq-0.test.mse.x }}", "vq-0.test.mse holds one value"),
         ("{{ vq-0.test }}", "vq-0.test is not one value"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic_study import SMALL, SWEEP, make_study
 
+from vqlib.bjontegaard import bd_rate
 from vqlib.reporting import rate_exhibits, study_exhibits
 from vqlib.reporting.results import Results, load_results
 
@@ -16,7 +17,9 @@ RUNS = {"vq": 1, "projected": 1, "frequency_502": 1, "frequency_412": 1, "freque
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    return make_study(tmp_path_factory.mktemp("rates") / "study", {"vq": 1, "vq_ema": 1, "vq_large": 1}, RUNS)
+    return make_study(
+        tmp_path_factory.mktemp("rates") / "study", {"vq": 1, "projected": 1, "vq_ema": 1, "vq_large": 1}, RUNS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +56,22 @@ def test_copies_of_vq_are_one_point_and_no_row(results):
 
 def test_rates_are_held_against_one_kind_of_codebook_in_two_sizes(root):
     results = load_results(SMALL, root)
+    against = "against vq_ema, vq_large"
+    apart = rate_exhibits.bd_rates(results).content
+    assert apart.shown.set_index("curve").loc["`projected`", against] == "no PSNR in common"
+
+    evaluations = copy.deepcopy(results.evaluations)
+    for point in evaluations["projected-0"]["rate"]["precisions"]:
+        point["psnr"] += 2
+    results = dataclasses.replace(results, evaluations=evaluations)
     points = rate_exhibits.rate_points(results)
-    assert rate_exhibits.ANCHOR == ("vq_ema", "vq_large")
-    assert len(rate_exhibits._curve(points, rate_exhibits.ANCHOR)) == 2
+    anchor, curve = (points[points["run"].isin(runs)][["bpp", "psnr"]].to_numpy().tolist()
+                     for runs in (["vq_ema-0", "vq_large-0"], ["projected-0"]))  # fmt: skip
+    percent, _ = bd_rate(anchor, curve)
+    exhibit = rate_exhibits.bd_rates(results)
+    assert exhibit.content.values.set_index("curve").loc["projected", against] == pytest.approx(percent)
+    assert exhibit.content.shown.set_index("curve").loc["`projected`", against] == f"{percent:+,.0f} %"
+    assert "are one kind of codebook" in exhibit.caption and list(exhibit.content.values["curve"]) == ["projected"]
 
 
 def test_levels_of_gains_stand_by_their_values(results):

@@ -1,8 +1,8 @@
 """The paper's claims and where paper, page and code disagree: what each says, the rule that judges it, its judge.
 
-The rules were written down in LOG.md (2026-11-24) before the runs that they judge had ended; what was amended after
-them is in LOG.md's "Fourth part". ``judge_all`` applies them
-to results alone: no verdict stands anywhere but in what it returns.
+The rules were written down in LOG.md (2026-11-24) before the runs that they judge had ended; what was amended since
+stands there under the word "amended", with its date. ``judge_all`` applies them to results alone: no verdict stands
+anywhere but in what it returns.
 """
 
 from collections.abc import Sequence
@@ -18,48 +18,56 @@ CLAIMS = (
     Claim(
         "C1",
         paper.CLAIMS["C1"],
-        "Test MSE of `projected` over that of `vq`, three seeds each: halved if its 95 % interval ends at or below "
-        "0.5, not if it begins above. If halved, the same against the best control (on validation) of at most the "
-        "nominal rate of the fewest gain bits that cost 1 % of the error: reproduced; else true only at k times the "
-        "rate. Below the paper's width or steps the verdict names its setting.",
+        "Let r be the test MSE of `projected` over that of `vq`, three seeds each. Not reproduced if the 95 % "
+        "interval of r begins above 0.5, open if 0.5 lies in it. If it ends at or below 0.5, take the fewest bits of "
+        "a gain that cost at most 1 % of the error, and of the controls of no more nominal bits the one with "
+        "the least validation error: if `projected` halves its error too, by the same kind of interval, reproduced; "
+        "else true only at k times the bits per pixel, k being those of `projected` over those of `vq`.",
         halved,
     ),
     Claim(
         "C1, released axis",
-        "The same of the released code, which projects along the image's width.",
+        "`projected_rows`, which projects along the image's width as the released code does, at least halves the "
+        "error.",
         f"As C1 for `projected_rows`, from width {PAPER_WIDTH} and {PAPER_STEPS:,} steps on; a single seed is a "
-        "tendency: halved at 0.4 or below, not at 0.6 or above. No control has its rate, so if halved: true only at k "
-        "times the rate, with 8-bit gains.",
+        "tendency: halved at 0.4 or below, not at 0.6 or above. If halved: true only at k times the rate, by the "
+        "fewest gain bits that cost 1 % of the error; no control is compared, none having a rate near it.",
         halved_as_released,
     ),
     Claim(
         "C1, for free",
-        "How much of “half the error” a healthy codebook gives at no extra nominal bit (our question, not the "
-        "paper's).",
-        "(MSE of `vq` - MSE of the best control of its nominal rate that has a codebook) / (half the MSE of `vq`), a "
-        "tendency below three seeds; one without a codebook apart; beside both the bits of a real bitstream.",
+        "How much of the error a healthy codebook takes away at no extra nominal bit (our question, not the paper's).",
+        "The error that the best control of the nominal rate of `vq` takes away (on validation, of those that have a "
+        "codebook), beside the half that the paper's projection is said to take; one without a codebook apart; beside "
+        "both the bits of a real bitstream.",
         for_free,
     ),
     Claim(
         "C2",
         paper.CLAIMS["C2"],
-        "A late peak: consecutive logging intervals of the second half whose highest step exceeds 3 times the median "
-        "of these highest steps. Reproduced if more of five seeds have one than of the runs with a codebook that "
-        "divide by no norm (Fisher, p < 0.05; copies of `vq`, frequency models without a continuous position, are not "
-        "counted); not reproduced only in runs of the paper's 39,100 steps.",
+        "A run has a late peak if, in the second half, the highest single-step loss of some logging interval exceeds 3 "
+        "times the median of these highest losses. Reproduced if more of five seeds have one than of the runs of "
+        "models with a codebook that divide by no norm (Fisher, p < 0.05; copies of `vq`, frequency models without a "
+        "continuous position, are not counted). Not reproduced only in runs of the paper's 39,100 steps whose share is "
+        "no greater. Else open.",
         unstable("projected"),
     ),
-    Claim("C2, released axis", "The same of `projected_rows`.", "As C2.", unstable("projected_rows")),
+    Claim(
+        "C2, released axis",
+        "Training of `projected_rows` is unstable, with late peaks.",
+        "As C2.",
+        unstable("projected_rows"),
+    ),
     Claim(
         "C2, its cause",
-        "The gradient through 1/(z_q·z_q) makes training unstable (suspected, not the paper's claim).",
+        "The gradient through 1/(z_q·z_q) makes training of `projected` unstable (suspected, not the paper's claim).",
         "Runs with a late peak or a step whose gradient exceeds 10 times the mean of its logging interval: most of the "
         "original's and fewer than half under every intervention; not the cause if detaching leaves them.",
         cause("projected"),
     ),
     Claim(
         "C2, its cause, released axis",
-        "The same along the released axis.",
+        "The same gradient makes training of `projected_rows` unstable.",
         "As C2, its cause, with two interventions: a row's divisor is a number per channel and row, not the length of "
         "a code, so unit codes would leave it as small as it is, and there is no such variant.",
         cause("projected_rows"),
@@ -73,16 +81,17 @@ CLAIMS = (
     ),
     Claim(
         "C3, released axis",
-        "The same of `projected_rows`.",
+        "The reconstructions of `projected_rows` are almost identical to the originals.",
         f"As C3, from width {PAPER_WIDTH} and {PAPER_STEPS:,} steps on, one seed being a tendency.",
         almost_identical("projected_rows", fewest=1, at_least=PAPER_WIDTH, fewest_steps=PAPER_STEPS),
     ),
     Claim(
         "C4",
         paper.CLAIMS["C4"],
-        "At the paper's S each has 0.95 of the MSE of `vq` or more, and over five values of S (copies of `vq` not "
-        "counted, `vq` being one) the rank correlation of error with the fraction of continuous positions is above "
-        "-0.9; with a trend: true only of the paper's S.",
+        "Not reproduced if at one of the paper's S the MSE is under 0.95 of that of `vq`. Else the rank correlation of "
+        "error with the fraction of continuous positions over five values of S or more (copies of `vq` not counted, "
+        "`vq` being one): a clear trend is -0.9 or less. Without one reproduced; with one true only of the paper's S, "
+        "or not testable for these where the model is `vq` at all of them.",
         frequency,
     ),
     Claim(

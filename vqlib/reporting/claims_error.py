@@ -6,7 +6,6 @@ import numpy as np
 
 from vqlib.reporting.families import family, has_codebook
 from vqlib.reporting.judging import (
-    ENOUGH,
     NOT_REPRODUCED,
     OPEN,
     PAPER_STEPS,
@@ -20,9 +19,10 @@ from vqlib.reporting.judging import (
     lacking,
     named,
     scoped,
+    tendency,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import ratio
+from vqlib.reporting.statistics import ENOUGH, ratio
 from vqlib.reporting.tables import number
 
 HALF, TENDENCY = 0.5, (0.4, 0.6)  # a single seed has to leave room for its scatter
@@ -41,8 +41,9 @@ def halved(study: Study) -> Verdict:
     numbers = {"ratio": found.value, "low": found.low, "high": found.high, "bpp": rate["projected"],
                "bpp_vq": rate["vq"],
                "seeds": len(results.runs_of("projected"))}  # fmt: skip
+    seeds = " and ".join(dict.fromkeys(str(len(results.runs_of(model))) for model in ("projected", "vq")))
     evidence = (
-        f"Test MSE of `projected` over that of `vq`: {interval(found)} over {numbers['seeds']} seeds ({at(results)}), "
+        f"Test MSE of `projected` over that of `vq`: {interval(found)} over {seeds} seeds ({at(results)}), "
         f"at {number(rate['projected'])} (32-bit gains) against {number(rate['vq'])} bits per pixel."
     )
     runs, shown = named(results, "vq", "projected"), ("rate_distortion", "models")
@@ -58,13 +59,16 @@ def halved(study: Study) -> Verdict:
         runs, shown = runs + named(results, control), (*shown, "controls")
         evidence += (
             f" With {bits}-bit gains, {number(bpp)} bpp: {interval(against)} times the MSE of `{control}`, the best "
-            f"control at no more nominal bits ({number(results.mean(control, 'rate.bpp_codes'))} bpp)."
+            f"control at no more nominal bits ({number(results.mean(control, 'rate.bpp_8bit'))} bpp)."
         )
     if not found.high <= HALF:
         said = NOT_REPRODUCED if found.low > HALF else OPEN
         if said == OPEN:
             evidence += f" Needs more seeds: {HALF} lies in the interval."
-    elif against is not None and against.high <= HALF:
+    elif against is None or against.low != against.low:
+        said = OPEN
+        evidence += f" Needs {ENOUGH} seeds of {f'`{control}`' if control else 'such a control'}."
+    elif against.high <= HALF:
         said = REPRODUCED
     else:
         said = f"true only at {number(numbers['rate_factor'], digits=3)} times the rate"
@@ -75,28 +79,27 @@ def halved_as_released(study: Study) -> Verdict:
     """C1, along the axis of the released code, at a width that can judge it."""
     large = {"seeds": 1, "at_least": PAPER_WIDTH, "fewest_steps": PAPER_STEPS}
     results = enough(study, "projected_rows", "vq", **large)
-    narrow = [f"{interval(one.ratio('projected_rows', 'vq'))} at {at(one)}" for one in study
+    seen = [f"{interval(one.ratio('projected_rows', 'vq'))} at {at(one)}" for one in study
               if one.runs_of("projected_rows") and one.runs_of("vq")]  # fmt: skip
     if results is None:
         missing = lacking(study, "projected_rows", "vq", **large)
-        seen = f" Seen, and no judgement: MSE over that of `vq` {', '.join(narrow)}." if narrow else ""
-        return Verdict(OPEN, missing.evidence + seen, {}, (), ())
+        told = f" Seen, and no judgement: MSE over that of `vq` {', '.join(seen)}." if seen else ""
+        return Verdict(OPEN, missing.evidence + told, {}, (), ())
     found = results.ratio("projected_rows", "vq")
-    several = found.low == found.low and min(len(results.runs_of(m)) for m in ("projected_rows", "vq")) >= 3
+    several = found.low == found.low
     yes, no = (found.high <= HALF, found.low > HALF) if several else (found.value <= TENDENCY[0],
                                                                       found.value >= TENDENCY[1])  # fmt: skip
-    rates = [results.mean(model, key) for model, key in (("projected_rows", "rate.bpp_32bit"),
-                                                         ("projected_rows", "rate.bpp_8bit"),
-                                                         ("vq", "rate.bpp_codes"))]  # fmt: skip
-    halved_at = f"true only at {number(rates[1] / rates[2], digits=3)} times the rate"
-    said = halved_at if yes else NOT_REPRODUCED if no else OPEN
+    bits, bpp, _ = fewest_bits(results, "projected_rows")
+    full, base = results.mean("projected_rows", "rate.bpp_32bit"), results.mean("vq", "rate.bpp_codes")
+    said = f"true only at {number(bpp / base, digits=3)} times the rate" if yes else NOT_REPRODUCED if no else OPEN
     evidence = (
-        f"Test MSE of `projected_rows` over that of `vq`: {interval(found)} ({at(results)}"
-        f"{'' if several else '; one seed, a tendency'}), at {number(rates[0])} bits per pixel with 32-bit gains, "
-        f"{number(rates[1])} with 8-bit gains, against {number(rates[2])}; a raw image has 24."
+        f"Test MSE of `projected_rows` over that of `vq`: {interval(found)} ({at(results)}), at {number(full)} bits "
+        f"per pixel with 32-bit gains, {number(bpp)} with {bits}-bit gains, the fewest that cost 1 % of the error, "
+        f"against {number(base)}; a raw image has 24."
     )
-    numbers = {"ratio": found.value, "bpp": rates[0], "bpp_8bit": rates[1], "rate_factor": rates[1] / rates[2]}
-    return Verdict(said, evidence, numbers, named(results, "projected_rows", "vq"), ("rate_distortion", "models"))
+    numbers = {"ratio": found.value, "bpp": full, "bits": bits, "bpp_at_bits": bpp, "rate_factor": bpp / base}
+    return Verdict(tendency(scoped(said, results), results, "projected_rows", "vq"), evidence, numbers,
+                   named(results, "projected_rows", "vq"), ("rate_distortion", "models"))  # fmt: skip
 
 
 def for_free(study: Study) -> Verdict:
@@ -106,7 +109,6 @@ def for_free(study: Study) -> Verdict:
         control = best_control(results, base, codebook=True)
         if control is None or not results.runs_of("projected"):
             continue
-        several = min(len(results.runs_of(model)) for model in ("vq", control)) >= ENOUGH
         share = gained(results, control)
         against = results.ratio("projected", control)
         bits = {model: results.mean(model, "rate.bpp_bitstream") for model in ("vq", control)}
@@ -120,9 +122,7 @@ def for_free(study: Study) -> Verdict:
         )
         numbers = {"share": share, "ratio": results.ratio(control, "vq").value, "projected_over_control": against.value,
                    "bitstream": bits[control] / bits["vq"]}  # fmt: skip
-        said = f"{number(100 * share, digits=2)} % of the half{'' if several else ', a tendency'}"
-        if not several:
-            evidence += f" Fewer than {ENOUGH} seeds."
+        said = tendency(scoped(f"{number(50 * share, digits=2)} % of the error", results), results, "vq", control)
         return Verdict(said, evidence, numbers, named(results, "vq", control, "projected"), ("controls", "rates"))
     return Verdict(OPEN, "Needs a control with a codebook at the rate of `vq`, with `vq` and `projected` beside it.")
 
@@ -148,7 +148,7 @@ def without_codebook(results: Results, bpp: float) -> str:
     bits, base = (results.mean(model, "rate.bpp_bitstream") for model in (control, "vq"))
     return (
         f" Apart from it, `{control}`, which has no codebook: {interval(results.ratio(control, 'vq'))} times the error"
-        f" of `vq`, {number(100 * gained(results, control), digits=2)} % of the half{in_bits(bits, base)}."
+        f" of `vq`, {number(50 * gained(results, control), digits=2)} % of it taken away{in_bits(bits, base)}."
     )
 
 
@@ -198,8 +198,8 @@ def almost_identical(model: str, fewest: int, at_least: int = 1, fewest_steps: i
                       measured.values())  # fmt: skip
         seeds = len(results.runs_of(model))
         evidence = (
-            f"{psnr} dB (mean of the images' PSNR) and SSIM {ssim} over {seeds} "
-            f"seed{'s' if seeds > 1 else ', a tendency'} ({at(results)}), at "
+            f"{psnr} dB (mean of the images' PSNR) and SSIM {ssim} over {seeds} seed{'s' if seeds > 1 else ''} "
+            f"({at(results)}), at "
             f"{number(results.mean(model, 'rate.bpp_32bit'))} bits per pixel; asked for: {PSNR} dB, the PSNR of the "
             f"paper's mean error, and {SSIM}. Our mean error is {number(results.mean(model, 'test.mse'))}, "
             f"{number(10 * log10(4 / results.mean(model, 'test.mse')))} dB by that count."
@@ -207,6 +207,7 @@ def almost_identical(model: str, fewest: int, at_least: int = 1, fewest_steps: i
         if said == OPEN:
             evidence += " Needs more seeds: a limit lies in an interval."
         numbers = {key: mean for key, (mean, _) in measured.items()}
-        return Verdict(scoped(said, results), evidence, numbers, named(results, model), ("reconstructions", "models"))
+        return Verdict(tendency(scoped(said, results), results, model), evidence, numbers, named(results, model),
+                       ("reconstructions", "models"))  # fmt: skip
 
     return judge

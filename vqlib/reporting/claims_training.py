@@ -1,6 +1,9 @@
 """C2, whether training with projection is unstable, and by what. The rules stand in claims.py and LOG.md."""
 
+import dataclasses
+
 import pandas as pd
+from scipy.stats import fisher_exact
 
 from vqlib.reporting import paper
 from vqlib.reporting.families import is_quiet
@@ -17,13 +20,14 @@ from vqlib.reporting.judging import (
     is_copy_of_vq,
     lacking,
     named,
+    scoped,
     steps,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import burst, fisher_greater, highest_step, late_peaks, least_used_norm
+from vqlib.reporting.statistics import BURST, burst, highest_step, late_peaks, least_used_norm, log_interval
 from vqlib.reporting.tables import number
 
-SEEDS, P, BURST = 5, 0.05, 10.0
+SEEDS, P = 5, 0.05
 INTERVENTIONS = {  # by the axis that they change
     "projected": ("projected_detached", "projected_guard", "projected_unit"),
     "projected_rows": ("projected_rows_detached", "projected_rows_guard"),
@@ -54,33 +58,46 @@ def unstable(model: str):
         if results is None or not results.runs_of(model):
             return lacking(study, model, seeds=SEEDS)
         table = stability_of(results)
-        own = table[table["variant"] == model]
+        hits, of = peaks_of(results, model)
         copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
-        others = table[table["variant"].map(is_quiet) & ~copies]
-        hits, other_hits = (int((part["late_peaks"] > 0).sum()) for part in (own, others))
-        p = fisher_greater(hits, len(own), other_hits, len(others))
+        own, others = table[table["variant"] == model], table[table["variant"].map(is_quiet) & ~copies]
+        other_hits = int((others["late_peaks"] > 0).sum())
+        p = fisher_greater(hits, of, other_hits, len(others))
         evidence = (
-            f"{hits} of {len(own)} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
+            f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
+        bursts = [int((part["burst"] > BURST).sum()) for part in (own, others)]
+        if own["burst"].notna().all() and others["burst"].notna().all():
+            evidence += (
+                f" A burst of the gradient above {BURST:g}, which does not vote: {bursts[0]} and {bursts[1]} of them."
+            )
         if copies.any():
-            evidence += f" Not counted, since they are `vq` to the bit: {', '.join(table['run'][copies])}."
-        numbers = {"hits": hits, "of": len(own), "other_hits": other_hits, "other_of": len(others), "p": p}
+            evidence += f" Not counted, since they are `vq`: {', '.join(table['run'][copies])}."
+        numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": len(others), "p": p,
+                   "bursts": bursts[0], "other_bursts": bursts[1]}  # fmt: skip
         others_told = []
         for one in study:
             if one is not results and one.runs_of(model):
-                seen, of = peaks_of(one, model)
-                others_told.append(f"{seen} of {of} in `{one.experiment.name}` ({at(one)})")
-                numbers[f"{one.experiment.name}.hits"] = seen
+                elsewhere = peaks_of(one, model)
+                others_told.append(f"{elsewhere[0]} of {elsewhere[1]} in `{one.experiment.name}` ({at(one)})")
+                numbers[f"{one.experiment.name}.hits"] = elsewhere[0]
         if others_told:
             evidence += f" Elsewhere, and no judgement: {', '.join(others_told)}."
-        runs = tuple((results.experiment.name, run) for run in [*own["run"], *others["run"]])
-        if len(own) < SEEDS:
+        runs = named(results, model) + tuple((results.experiment.name, run) for run in others["run"])
+        if of < SEEDS:
             said, evidence = OPEN, f"{evidence} Needs {SEEDS} seeds of `{model}`."
         elif p < P:
-            said = REPRODUCED
+            said = scoped(REPRODUCED, results)
+        elif fisher_greater(of, of, 0, len(others)) >= P:
+            said, evidence = (
+                OPEN,
+                f"{evidence} Needs more runs that divide by no norm: with so few no share is greater.",
+            )
+        elif steps(results) >= paper.SETTING["steps"] and hits * len(others) <= other_hits * of:
+            said = scoped(NOT_REPRODUCED, results)
         elif steps(results) >= paper.SETTING["steps"]:
-            said = NOT_REPRODUCED
+            said, evidence = OPEN, f"{evidence} Needs more seeds: the share is greater, by chance or not."
         else:
             said = OPEN
             evidence += (
@@ -104,17 +121,20 @@ def cause(model: str):
     def judge(study: Study) -> Verdict:
         results = enough(study, model, *interventions)
         if results is None:
-            return lacking(study, model, *interventions)
+            return uncured(study, model, lacking(study, model, *interventions))
         table = stability_of(results).set_index("variant")
-        unrest = {}
-        for variant in (model, *interventions):
-            rows = table.loc[[variant]]
-            unrest[variant] = (int(((rows["late_peaks"] > 0) | (rows["burst"] > BURST)).sum()), len(rows))
+        unknown = table.loc[[model, *interventions]].query("burst.isna()")["run"]
+        if len(unknown):
+            return Verdict(OPEN, f"Needs gradient norms in the logs of {', '.join(f'`{run}`' for run in unknown)}.")
+        unrest = {variant: unrest_of(table.loc[[variant]]) for variant in (model, *interventions)}
         share = {variant: hits / of for variant, (hits, of) in unrest.items()}
         bursts = {variant: table.loc[[variant], "burst"].median() for variant in unrest}
         told = ", ".join(f"`{variant}` {hits} of {of} (median burst {number(bursts[variant], 3)})"
                          for variant, (hits, of) in unrest.items())  # fmt: skip
-        evidence = f"Runs with a late peak or a burst of the gradient above {BURST:g}: {told} ({at(results)})."
+        evidence = (
+            f"Runs with a late peak or a burst of the gradient above {BURST:g}: {told} ({at(results)}, logged every "
+            f"{logged_every(results)} steps)."
+        )
         others = bursts_elsewhere(results, model)
         if others:
             told = ", ".join(f"{number(value, 3)} in `{run}`" for run, value in others.items())
@@ -122,9 +142,10 @@ def cause(model: str):
         if share[model] <= 0.5:
             said, evidence = OPEN, f"{evidence} The original itself is quiet at this length: needs longer runs."
         elif all(share[variant] < 0.5 for variant in interventions):
-            peaks = any(table.loc[[model], "late_peaks"] > 0)
-            said = f"{CONFIRMED}{'' if peaks else ' for bursts of the gradient'} at {at(results)}"
-        elif share[interventions[0]] > 0.5:
+            peaks = {variant: (table.loc[[variant], "late_peaks"] > 0).mean() for variant in unrest}
+            of_peaks = peaks[model] > 0.5 and all(peaks[variant] < 0.5 for variant in interventions)
+            said = f"{CONFIRMED}{'' if of_peaks else ' for bursts of the gradient'} at {at(results)}"
+        elif share[f"{model}_detached"] > 0.5:
             said = f"not the cause at {at(results)}"
         else:
             said, evidence = OPEN, f"{evidence} The interventions disagree: needs more seeds."
@@ -134,6 +155,41 @@ def cause(model: str):
         return Verdict(said, evidence, numbers, runs, ("stability",))
 
     return judge
+
+
+def fisher_greater(hits: int, of: int, other_hits: int, other_of: int) -> float:
+    """One-sided p of Fisher's exact test: chance of ``hits`` or more of ``of`` if the two groups have one rate."""
+    table = [[hits, of - hits], [other_hits, other_of - other_hits]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
+
+
+def logged_every(results: Results) -> int:
+    """Steps of a logging interval."""
+    train = results.history[results.history["split"] == "train"]
+    return int(train.groupby("run").apply(log_interval, include_groups=False).max())
+
+
+def unrest_of(table: pd.DataFrame) -> tuple[int, int]:
+    """How many of these runs have a late peak or a burst of the gradient, and of how many."""
+    return int(((table["late_peaks"] > 0) | (table["burst"] > BURST)).sum()), len(table)
+
+
+def uncured(study: Study, model: str, verdict: Verdict) -> Verdict:
+    """``verdict``, which waits for interventions, with how restless the original is: where it is quiet there is nothing
+    to cure."""
+    told, runs = [], []
+    for results in study:
+        table = stability_of(results)
+        own = table[(table["variant"] == model) & table["burst"].notna()]
+        if len(own):
+            hits, of = unrest_of(own)
+            told.append(f"{hits} of {of} runs at {at(results)} (logged every {logged_every(results)})")
+            runs += [(results.experiment.name, run) for run in own["run"]]
+    if not told:
+        return verdict
+    seen = f"`{model}` itself has a late peak or a burst of the gradient above {BURST:g} in {', '.join(told)}."
+    evidence = f"{verdict.evidence} {seen}"
+    return dataclasses.replace(verdict, evidence=evidence, runs=tuple(runs), exhibits=("stability",))
 
 
 def bursts_elsewhere(results: Results, model: str) -> dict[str, float]:

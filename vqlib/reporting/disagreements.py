@@ -16,6 +16,7 @@ from vqlib.reporting.judging import (
     interval,
     lacking,
     named,
+    tendency,
     width,
 )
 from vqlib.reporting.results import Results
@@ -33,7 +34,7 @@ NEVER = 0.001  # of the positions: below it the table decides nothing
 
 def axis(study: Study) -> Verdict:
     """1: how many numbers each axis stores."""
-    results = next((one for one in study if all(one.runs_of(model) for model in AXES)), None)
+    results = enough(study, *AXES) or enough(study, *AXES, seeds=1)
     if results is None:
         return lacking(study, *AXES, seeds=1)
     side = results.experiment.data.image_size // STRIDE
@@ -41,7 +42,7 @@ def axis(study: Study) -> Verdict:
     found = {model: scalars(results, model) for model in AXES}
     agree = all(abs(found[model] - expected[model]) <= FOUR_DIGITS * expected[model] + 0.5 for model in AXES)
     between = results.ratio("projected_rows", "projected")
-    if between.low != between.low:
+    if between.low != between.low:  # too few seeds
         weight = f"Whether it matters needs {ENOUGH} seeds of both."
     else:
         weight = "It matters." if not between.low <= 1 <= between.high else "No difference in the error can be told."
@@ -82,7 +83,8 @@ def rate(study: Study) -> Verdict:
     checked = [(results, *one) for results in study for one in formulas(results)]
     if not checked:
         return lacking(study, "vq", *AXES, seeds=1)
-    wrong = dict.fromkeys(run for _, run, found, expected in checked if abs(found - expected) > FOUR_DIGITS * expected)
+    wrong = dict.fromkeys(f"`{results.experiment.name}` {run}" for results, run, found, expected in checked
+                          if abs(found - expected) > FOUR_DIGITS * expected)  # fmt: skip
     used = dict.fromkeys(row["variant"] for results in study for row in compared(results))
     papers = {bits: 9 / 16 + 256 * bits / (4 * 32) for bits in (8, 32)}
     runs = tuple(dict.fromkeys((results.experiment.name, run) for results, run, *_ in checked))
@@ -136,8 +138,8 @@ def frequency_table(study: Study) -> Verdict:
                 abs(errors.value - 1) > MATTERS["frequency"])  # fmt: skip
             evidence = f"{told}. {'It matters.' if differ else 'It makes no difference here.'}"
             numbers = {"fraction_released": fractions[0], "fraction_kept": fractions[1], "ratio": errors.value}
-            return Verdict(CONFIRMED if differ else "confirmed, without effect here", evidence, numbers,
-                           named(results, released, kept), ("models", "rates"))  # fmt: skip
+            said = tendency(CONFIRMED if differ else "confirmed, without effect here", results, released, kept)
+            return Verdict(said, evidence, numbers, named(results, released, kept), ("models", "rates"))
     seen = f"{'; '.join(idle)}: where next to nothing is continuous no table can matter. " if idle else ""
     return Verdict(OPEN, f"{seen}Needs `frequency_released_S` and `frequency_S` in one experiment, at one S at which "
                          f"{100 * NEVER:g} % of the positions or more are continuous.")  # fmt: skip
@@ -150,25 +152,27 @@ def evaluation(study: Study) -> Verdict:
         if key not in results.runs:
             continue
         measured = results.runs.dropna(subset=[key])
-        changes = {row["run"]: row[key] / row["test.mse"] - 1 for row in measured.to_dict("records")}
-        papers = measured["run"][measured["variant"].isin(["vq", *AXES])]
-        if papers.empty:
+        means = measured.groupby("variant", sort=False)[[key, "test.mse"]].mean()
+        changes = (means[key] / means["test.mse"] - 1).to_dict()  # of a model, over its seeds
+        papers = [model for model in ("vq", *AXES) if model in changes]
+        if not papers:
             continue
-        run = max(papers, key=lambda one: abs(changes[one]))
-        matters = abs(changes[run]) >= MATTERS["evaluation"]
-        others = {one: change for one, change in changes.items() if one not in set(papers)}
-        most = max(others, key=lambda one: abs(others[one]), default=None)
+        most = max(papers, key=lambda one: abs(changes[one]))
+        matters = abs(changes[most]) >= MATTERS["evaluation"]
+        others = {one: change for one, change in changes.items() if one not in papers}
+        other = max(others, key=lambda one: abs(others[one]), default=None)
+        runs = measured[measured["variant"].isin(papers)]
+        images = " or ".join(number(count) for count in sorted(set(runs["released_protocol.images"])))
         evidence = (
-            f"Batch statistics of shuffled batches of {paper.SETTING['batch_size']}, {paper.SETTING['test_images']:,} "
-            f"images in all, instead of running statistics and all images change the test MSE of the same weights by "
-            f"{number(100 * changes[run], 3)} % at the most in the paper's models (`{run}`, of {len(papers)} runs; "
-            f"{at(results)})"
-            + (f", in the others by {number(100 * others[most], 3)} % (`{most}`)" if most else "")
+            f"Batch statistics of shuffled batches of {paper.SETTING['batch_size']}, {images} images in all, instead "
+            f"of running statistics and all images change the test MSE of the same weights by "
+            f"{number(100 * changes[most], 3)} % at the most in the paper's models (`{most}`, mean over "
+            f"{(runs['variant'] == most).sum()} seeds; {at(results)})"
+            + (f", in the others by {number(100 * others[other], 3)} % (`{other}`)" if other else "")
             + f". {'It matters.' if matters else 'It decides nothing.'}"
         )
-        runs = tuple((results.experiment.name, one) for one in papers)
-        return Verdict(CONFIRMED if matters else "confirmed, without effect here", evidence,
-                       {"change": changes[run]}, runs, ("setting",))  # fmt: skip
+        said = tendency(CONFIRMED if matters else "confirmed, without effect here", results, *papers)
+        return Verdict(said, evidence, {"change": changes[most]}, named(results, *papers), ("setting",))
     return Verdict(OPEN, "Needs the same weights measured with batch statistics (`released_protocol` in results/).")
 
 
@@ -228,13 +232,10 @@ def factor(_: Study) -> Verdict:
 
 def in_place(study: Study) -> Verdict:
     """9: the released projection loss, which sees relu(P)."""
-    pairs = [f"{model}_released" for model in AXES]
-    results = next((found for pair, model in zip(pairs, AXES, strict=True)
-                    if (found := enough(study, pair, model))), None)  # fmt: skip
+    released, plain = "projected_rows_released", "projected_rows"
+    results = enough(study, released, plain)
     if results is None:
-        return lacking(study, "projected_rows_released", "projected_rows")
-    released = next(pair for pair in pairs if len(results.runs_of(pair)) >= ENOUGH)
-    plain = released.removesuffix("_released")
+        return lacking(study, released, plain)
     found = results.ratio(released, plain)
     matters = not found.low <= 1 <= found.high
     evidence = (

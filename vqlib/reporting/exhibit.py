@@ -65,19 +65,21 @@ class Exhibit:
 
 
 def provenance(results: Results, runs: Iterable[str]) -> str:
-    """The runs behind an exhibit, and what differs between them; what all runs share stands at the report's head."""
+    """The runs behind an exhibit, and what differs between them; what all runs share, and the digests of code and data,
+    stands at the report's head."""
     runs = list(dict.fromkeys(runs))
-    different = [told for told, values in _settings(results, runs) if values > 1]
+    different = [told for key, told, values in _settings(results, runs) if values > 1 and key not in ("code", "data")]
     return f"Runs: {', '.join(shortened(runs))} (variant-seed){''.join(f'; {told}' for told in different)}."
 
 
 def shared(results: Results) -> str:
     """The settings that all runs share, and how many values the others have."""
-    return "; ".join(told for told, _ in _settings(results, results.runs_of()))
+    return "; ".join(told for _, told, _ in _settings(results, results.runs_of()))
 
 
-def _settings(results: Results, runs: list[str]) -> Iterator[tuple[str, int]]:
-    """(a setting of these runs in words, the number of its values); a value stands with the runs that it belongs to."""
+def _settings(results: Results, runs: list[str]) -> Iterator[tuple[str, str, int]]:
+    """(a setting of these runs, the same in words, the number of its values); a value stands with the runs that it
+    belongs to."""
     for key, wording in SETTINGS.items():
         of: dict[str, list[str]] = {}
         for run in runs:
@@ -88,7 +90,7 @@ def _settings(results: Results, runs: list[str]) -> Iterator[tuple[str, int]]:
             told = next(iter(of))
         else:
             told = ", ".join(f"{value} ({', '.join(shortened(names))})" for value, names in of.items())
-        yield wording.format(told), len(of)
+        yield key, wording.format(told), len(of)
 
 
 def shortened(runs: Sequence[str]) -> list[str]:

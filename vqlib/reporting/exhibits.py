@@ -8,7 +8,7 @@ from vqlib.reporting import figures, paper, rate_exhibits, study_exhibits
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import family
 from vqlib.reporting.prior_exhibits import prior_exhibits
-from vqlib.reporting.rate_exhibits import idle, named
+from vqlib.reporting.rate_exhibits import by_kind, idle, named
 from vqlib.reporting.results import Results
 from vqlib.reporting.statistics import highest_step
 from vqlib.reporting.style import palette
@@ -84,9 +84,9 @@ def reconstructions(results: Results) -> Exhibit:
     originals = results.strips[first[models[0]]][0]
     caption = (
         "Test images and what every model makes of them (the paper's Figures 2 and 3), the same images in each row. "
-        "Names are those of runs: `vq-0` is seed 0 of `vq`, so its PSNR, over the whole test split, is not the mean "
-        "over seeds. PSNR and nominal rate (bpp) are with continuous latents rounded to 8 bits each, which the "
-        "pictures are not."
+        "Names are those of runs: `vq-0` is seed 0 of `vq`, and its PSNR is over the whole test split"
+        f"{', not the mean over seeds' if len(results.runs) > len(results.models) else ''}. PSNR and nominal rate "
+        "(bpp) are with continuous latents rounded to 8 bits each, which the pictures are not."
     )
     if len(models) < len(results.models):
         caption += " Of models that differ in one number alone the middle one is shown, and no intervention."
@@ -96,12 +96,9 @@ def reconstructions(results: Results) -> Exhibit:
 
 def one_of_each(models: Sequence[str]) -> list[str]:
     """Of models that differ in the number at their end alone, the middle one."""
-    kinds: dict[str, list[str]] = {}
-    for model in models:
-        stem, _, last = model.rpartition("_")
-        kinds.setdefault(stem if last.isdigit() else model, []).append(model)
-    kept = {sorted(kind, key=lambda name: int(name.rpartition("_")[2]))[len(kind) // 2] if len(kind) > 1 else kind[0]
-            for kind in kinds.values()}  # fmt: skip
+    kept: list[str] = []
+    for kind in by_kind(models):
+        kept.append(kind[len(kind) // 2])
     return [model for model in models if model in kept]
 
 
@@ -155,13 +152,14 @@ def learning_curves(results: Results) -> Exhibit:
     last = validation.groupby("run", sort=False).last()
     ends = last.groupby("variant", sort=False)["recon_loss"].mean().map(number).to_dict()
     caption = (
-        "Validation error and perplexity of the codes against training step; a band spans the seeds of a model."
+        "Validation error and perplexity of the codes against training step"
+        f"{'; a band spans the seeds of a model' if len(drawn) > last['variant'].nunique() else ''}."
         f"{listed(' Validation MSE at the end:', ends)}"
     )
     if len(ends) > figures.FEW and "identity" in ends:
         caption += f" `identity`, not drawn, ends at {ends['identity']}."
     if copies:
-        caption += f" Left out, since they are `vq` to the bit: {named(copies)}."
+        caption += f" Left out, since they are `vq`, no position being continuous: {named(copies)}."
     figure = figures.learning_curves(history, palette(results.variants))
     return figure_of("learning_curves", "Learning curves", figure, caption, results, *drawn)
 

@@ -43,11 +43,18 @@ def divides_by_a_norm(variant: str) -> bool:
     return variant.startswith(("projected", "combined"))
 
 
+def stem(variant: str) -> tuple[str, int | None]:
+    """``frequency_12`` as ("frequency", 12); None for the number where the name ends in none."""
+    name, _, last = variant.rpartition("_")
+    return (name, int(last)) if name and last.isdigit() else (variant, None)
+
+
 def has_codebook(variant: str) -> bool:
     """Whether symbols name learnt codes; those of FSQ are rounded numbers."""
     return variant != "identity" and not variant.startswith("fsq")
 
 
 def is_quiet(variant: str) -> bool:
-    """Whether C2 compares with it: it has a codebook and divides by no norm."""
-    return has_codebook(variant) and not divides_by_a_norm(variant)
+    """Whether C2 compares with it: it is known to have a codebook and to divide by no norm. Of a model of a name of its
+    own neither is known, so it has no vote."""
+    return family(variant) != OTHER and has_codebook(variant) and not divides_by_a_norm(variant)

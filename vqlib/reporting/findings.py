@@ -1,14 +1,17 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
 A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
-its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number)
-or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``,
-``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as many as
-``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being underscores
-(``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
+its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number;
+``projected.at_4_bits.psnr`` is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or
+``bpp_bitstream``; ``projected.over.vq.low`` is the ratio of their test MSE: ``value``, ``low`` or ``high`` of its
+interval) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand
+around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown,
+or as many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
+underscores (``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
 (``tiny_imagenet_32_small/vq.test.mse``).
 """
 
+import functools
 import math
 import operator
 import re
@@ -17,13 +20,15 @@ from collections.abc import Callable, Sequence
 from vqlib.errors import ReportError
 from vqlib.params import nearest
 from vqlib.reporting import paper
-from vqlib.reporting.claims import judge_all
+from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.results import Results
 from vqlib.reporting.tables import number
 
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 OPERATORS = {"/": operator.truediv, "*": operator.mul, "+": operator.add, "-": operator.sub}
+CLAIMED = {claim.name: claim for claim in (*CLAIMS, *DISAGREEMENTS)}
+AT_BITS = re.compile(r"at_(\d+)_bits")
 DIGITS = ("1", "2", "3", "4", "5", "6")
 
 
@@ -33,11 +38,11 @@ def fill_in(text: str, results: Results, where: str) -> str:
     Raises:
         ReportError: a placeholder names something that the results do not hold.
     """
-    verdicts = judge_all([results])
+    verdict = _judge([results])
 
     def look_up(path: str) -> float | int | str:
-        if _claim(path) in verdicts:
-            return _of_verdict(path, verdicts[_claim(path)], where)
+        if _claim(path) in CLAIMED:
+            return _of_verdict(path, verdict(_claim(path)), where)
         return _look_up(path, results, where)
 
     return _replaced(text, look_up, where)
@@ -50,17 +55,15 @@ def fill_in_study(text: str, experiments: Sequence[Results], where: str) -> str:
         ReportError: a placeholder names something that they do not hold.
     """
     by_name = {results.experiment.name: results for results in experiments}
-    verdicts = judge_all(experiments)
+    verdict = _judge(experiments)
 
     def look_up(path: str) -> float | int | str:
         name, slash, rest = path.partition("/")
         if slash and name in by_name:
             return _look_up(rest, by_name[name], where)
-        if _claim(path) in verdicts:
-            return _of_verdict(path, verdicts[_claim(path)], where)
-        if slash or not _is_plain(path):
-            raise ReportError(f"{where}: {path} is not in the results{nearest(name, [*by_name, *verdicts])}")
-        return float(path)
+        if _claim(path) in CLAIMED:
+            return _of_verdict(path, verdict(_claim(path)), where)
+        raise ReportError(f"{where}: {path} is not in the results{nearest(name, [*by_name, *CLAIMED])}")
 
     return _replaced(text, look_up, where)
 
@@ -81,12 +84,9 @@ def _of_verdict(path: str, verdict: Verdict, where: str) -> float | str:
     return found[key]
 
 
-def _is_plain(path: str) -> bool:
-    try:
-        float(path)
-    except ValueError:
-        return False
-    return True
+def _judge(experiments: Sequence[Results]) -> Callable[[str], Verdict]:
+    """From the name of a claim to its verdict; each is judged once, when it is first asked for."""
+    return functools.cache(lambda name: judge_all(experiments, [CLAIMED[name]])[name])
 
 
 def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
@@ -94,13 +94,20 @@ def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
     if bar and wanted.strip() not in DIGITS:
         raise ReportError(f"{where}: {placeholder} must have a number of digits after the bar: {' '.join(DIGITS)}")
     digits = int(wanted) if bar else 4
+
+    def read(word: str) -> float | int | str:
+        try:
+            return float(word)
+        except ValueError:
+            return look_up(word)
+
     words = expression.split()
     if len(words) == 1:
-        value = look_up(words[0])
+        value = read(words[0])
         return value if isinstance(value, str) else number(value, digits)
     if len(words) != 3 or words[1] not in OPERATORS:
         raise ReportError(f"{where}: {placeholder} must be one value, or two around one of {' '.join(OPERATORS)}")
-    left, right = (look_up(word) for word in (words[0], words[2]))
+    left, right = (read(word) for word in (words[0], words[2]))
     if isinstance(left, str) or isinstance(right, str):
         raise ReportError(f"{where}: {placeholder} calculates with text; both sides must be numbers")
     if words[1] == "/" and right == 0:
@@ -109,10 +116,7 @@ def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
 
 
 def _look_up(path: str, results: Results, where: str) -> float | int | str:
-    try:
-        return float(path)
-    except ValueError:
-        first, *rest = path.split(".")
+    first, *rest = path.split(".")
     if first in results.models and rest == ["seeds"]:
         return len(results.runs_of(first))
     if first in results.models and rest and rest[-1] == "interval" and _is_number(results, first, rest[:-1]):
@@ -120,6 +124,18 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
         if math.isnan(value):
             raise ReportError(f"{where}: {path} needs several seeds of {first}")
         return value
+    if first in results.models and len(rest) == 3 and rest[0] == "over" and rest[1] in results.models:
+        value = vars(results.ratio(first, rest[1])).get(rest[2], math.nan)
+        if math.isnan(value):
+            raise ReportError(f"{where}: {path} must end in value, or with three seeds of both in low or high")
+        return value
+    if first in results.models and rest and (bits := AT_BITS.fullmatch(rest[0])):
+        curve = results.precisions(first)
+        points = curve[curve["bits"] == int(bits[1])]
+        if len(rest) != 2 or rest[1] not in curve or points.empty:
+            stored = ", ".join(f"at_{bits}_bits" for bits in sorted(set(curve["bits"]))) or "none"
+            raise ReportError(f"{where}: {path} is not a number of the precisions of {first}, which has {stored}")
+        return float(points[rest[1]].mean())
     if first in results.models:
         value = results.mean(first, ".".join(rest)) if _is_number(results, first, rest) else math.nan
         if math.isnan(value):

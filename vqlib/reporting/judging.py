@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
+
 from vqlib.reporting import paper
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import Ratio
+from vqlib.reporting.statistics import ENOUGH, Ratio
 from vqlib.reporting.tables import number
 
 REPRODUCED, NOT_REPRODUCED, OPEN = "reproduced", "not reproduced", "open"
 CONFIRMED, REFUTED = "confirmed", "refuted"
-ENOUGH = 3  # seeds for an interval
 PAPER_WIDTH = paper.SETTING["width"]  # under which the released axis has too few numbers to be judged
 PAPER_STEPS = paper.SETTING["steps"]
 
@@ -30,7 +31,7 @@ class Verdict:
         return list(dict.fromkeys(experiment for experiment, _ in self.runs))
 
 
-Study = Sequence[Results]  # experiments, nearest to the paper's setting first: see `judges`
+Study = Sequence[Results]  # experiments in the order in which they judge: see `judges`
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,15 @@ class Claim:
 
 
 def judges(experiments: Sequence[Results]) -> list[Results]:
-    """Those that judge anything, nearest to the paper's setting first: by width, then by steps."""
+    """Those that judge anything, those with seeds enough for an interval first, then the nearest to the paper's
+    setting: by width, then by steps."""
     real = [results for results in experiments if results.experiment.data.source != "photos"]
-    return sorted(real, key=lambda results: (-width(results), -steps(results)))
+    return sorted(real, key=lambda results: (not has_seeds(results), -width(results), -steps(results)))
+
+
+def has_seeds(results: Results) -> bool:
+    """Whether any model has enough seeds for an interval."""
+    return any(len(results.runs_of(model)) >= ENOUGH for model in results.models)
 
 
 def width(results: Results) -> int:
@@ -87,19 +94,31 @@ def named(results: Results, *models: str) -> tuple[tuple[str, str], ...]:
 
 
 def scoped(said: str, results: Results, models: str = "") -> str:
-    """A verdict with the models that it is about, and its setting where that is smaller than the paper's."""
-    if said not in (REPRODUCED, NOT_REPRODUCED):
+    """A verdict with the models that it is about, and its setting where that is smaller than the paper's. What is open
+    stays so."""
+    if said == OPEN:
         return said
     small = width(results) < PAPER_WIDTH or steps(results) < PAPER_STEPS
     return f"{said}{f' for {models}' if models else ''}{f' at {at(results)}' if small else ''}"
 
 
+def tendency(said: str, results: Results, *models: str) -> str:
+    """``said``, with the word that it is no more than a tendency where one of the models has too few seeds for an
+    interval. What is open stays so."""
+    return (
+        said
+        if said == OPEN or all(len(results.runs_of(model)) >= ENOUGH for model in models)
+        else f"{said}, a tendency"
+    )
+
+
 def is_copy_of_vq(results: Results, run: str) -> bool:
-    """Whether the run belongs to a variant with S frequent codes and no position of it was continuous: it is `vq` to
-    the bit, and no run of its own."""
-    variant = results.experiment.runs[run].variant
-    fraction = results.evaluations[run]["rate"].get("continuous_fraction")
-    return variant.options.get("num_frequent") is not None and fraction == 0
+    """Whether the run belongs to a variant with S frequent codes and none of its positions was continuous, in training
+    or in the test: it is `vq` of its seed, and no run of its own."""
+    if results.experiment.runs[run].variant.options.get("num_frequent") is None:
+        return False
+    logged = results.of(run).get("continuous_fraction", pd.Series(dtype=float))
+    return results.evaluations[run]["rate"].get("continuous_fraction") == 0 and not (logged > 0).any()
 
 
 def interval(found: Ratio) -> str:

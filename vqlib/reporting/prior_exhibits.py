@@ -68,12 +68,21 @@ def rates(results: Results, priors: dict[str, dict]) -> Exhibit:
         "order 0 are histograms of the test latents themselves, which no decoder has, a position's symbols together; "
         "the prior is the network that is better on validation, with a network for the real numbers. Latent bits "
         "per colour value are all of them over the 3 values of a pixel: what the latents cost, no likelihood of the "
-        "image and not comparable with bits per dimension. The last column is the length of a real bitstream of "
-        f"{coded} test images, decoded back exactly, over what the likelihood says."
-        f"{lacking}{no_gain(priors)}{without(results)}"
+        "image and not comparable with bits per dimension."
+        f"{stream_told(coded)}{lacking}{no_gain(priors)}{without(results)}"
     )
     table = Table(pd.DataFrame(shown), pd.DataFrame(values))
     return Exhibit("priors", "What a prior costs in bits", table, caption, provenance(priors))
+
+
+def stream_told(images: int) -> str:
+    """A sentence on the column of bitstreams, nothing where none was written."""
+    if not images:
+        return ""
+    return (
+        f" The last column is the length of a real bitstream of {images} test images, decoded back exactly, over what "
+        "the likelihood says."
+    )
 
 
 def latent_bits_per_value(rate: dict) -> float:

@@ -8,13 +8,18 @@ import pandas as pd
 from vqlib.bjontegaard import bd_rate
 from vqlib.reporting import rate_figures
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
-from vqlib.reporting.families import family
+from vqlib.reporting.families import family, stem
 from vqlib.reporting.judging import is_copy_of_vq
 from vqlib.reporting.results import PRECISION, Results
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
 
 CODECS = {"jpeg": "JPEG", "webp": "WebP"}
+STARS = (
+    " A star is the rate of all latents, real numbers at 8 bits, under the learnt prior of those seeds that have one, "
+    "at the mean PSNR of all; with several symbols a position their joint histogram already saves a part (table of "
+    "priors)."
+)
 ANCHOR = ("vq_ema", "vq_large")  # one kind of codebook, kept healthy, in two sizes: the only curve without a gain
 
 
@@ -82,11 +87,12 @@ def name_of(models: Sequence[str]) -> str:
 
 
 def by_kind(models: Sequence[str]) -> list[list[str]]:
-    """Models that differ in S alone, together and by S."""
-    kinds: dict[str, list[str]] = {}
+    """Models that differ in the number at the end of their names alone, together and by that number."""
+    kinds: dict[tuple, list[str]] = {}
     for model in models:
-        kinds.setdefault(model.rpartition("_")[0], []).append(model)
-    return [sorted(kind, key=lambda model: int(model.rpartition("_")[2])) for kind in kinds.values()]
+        name, value = stem(model)
+        kinds.setdefault((name, value is None), []).append(model)
+    return [sorted(kind, key=lambda model: stem(model)[1] or 0) for kind in kinds.values()]
 
 
 def rate_distortion(results: Results) -> Exhibit:
@@ -102,9 +108,8 @@ def rate_distortion(results: Results) -> Exhibit:
     caption = (
         "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. "
         "Bits are those of real bitstreams where there are any, else nominal. A model with continuous latents is a "
-        "curve over their precision; its 32-bit end is where the paper's models lie. A star is the rate of all "
-        "latents, real numbers at 8 bits, under the learnt prior of those seeds that have one, at the mean PSNR of "
-        "all; with several symbols a position their joint histogram already saves a part (table of priors)."
+        "curve over their precision; its 32-bit end is where the paper's models lie."
+        f"{STARS if points['prior'].notna().any() else ''}"
         f"{listed(' With 8 bits for a continuous number, where there are any:', told)}"
     )
     if codecs:
@@ -116,7 +121,7 @@ def rate_distortion(results: Results) -> Exhibit:
             "headers cost more than so small a picture."
         )
     if len(shown) < len(results.models):
-        caption += " The interventions are left out here; they are in the next table."
+        caption += " The interventions are left out here."
     copies, colours = by_kind([model for model in idle(results) if model in shown]), palette(results.variants)
     for kind in copies:
         points, colours = joined(points, kind), colours | {name_of(kind): colours[kind[0]]}
@@ -231,7 +236,7 @@ def bd_rates(results: Results) -> Exhibit | None:
     )
     if len(anchors[codebooks]) > 1:
         caption += " `vq_ema` and `vq_large` are one kind of codebook, kept healthy by moving averages, in two sizes."
-    else:
+    elif any(model in results.models for model in ANCHOR):
         caption += " A codebook is a curve only through its sizes, and `vq_ema` and `vq_large` are not both here; `vq` "
         caption += "is one point, and `vq_large`, whose codebook is kept healthy, is no larger `vq`."
     return table_of("bd_rates", "Rates at equal distortion", shown, values, caption, results)

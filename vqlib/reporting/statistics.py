@@ -1,19 +1,21 @@
 """What the verdicts are decided by: intervals, exact tests, and what counts as a peak in training. Pure functions."""
 
 from dataclasses import dataclass
-from math import comb, exp, nan, sqrt
+from math import exp, nan, sqrt
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+ENOUGH = 3  # seeds for an interval
+BURST = 10.0  # times the mean gradient norm of a logging interval
 PEAK = 3.0  # times the median, over the logging intervals of the second half, of the highest single step
 WARM_UP = 0.1  # of the steps, left out where gradient norms are compared
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of two means and its 95 % interval; the interval is NaN with fewer than two values on a side."""
+    """A ratio of two means and its 95 % interval; the interval is NaN with fewer than ``ENOUGH`` values on a side."""
 
     value: float
     low: float
@@ -24,7 +26,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> Ratio:
     """mean(a)/mean(b) of positive values, with Welch's t interval of its logarithm (delta method)."""
     a, b = (np.asarray(values, dtype=float) for values in (a, b))
     value = float(a.mean() / b.mean()) if len(a) and len(b) else nan
-    if min(len(a), len(b)) < 2:
+    if min(len(a), len(b)) < ENOUGH:
         return Ratio(value, nan, nan)
     parts = [values.var(ddof=1) / (len(values) * values.mean() ** 2) for values in (a, b)]
     if sum(parts) == 0:
@@ -32,19 +34,6 @@ def ratio(a: np.ndarray, b: np.ndarray) -> Ratio:
     freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (a, b), strict=True))
     half = float(stdtrit(freedom, 0.975)) * sqrt(sum(parts))
     return Ratio(value, value * exp(-half), value * exp(half))
-
-
-def fisher_greater(hits: int, of: int, other_hits: int, other_of: int) -> float:
-    """One-sided p of Fisher's exact test: chance of ``hits`` or more of ``of`` if the two groups have one rate."""
-    total, all_hits = of + other_of, hits + other_hits
-    most = min(of, all_hits)
-    return sum(comb(of, k) * comb(other_of, all_hits - k) for k in range(hits, most + 1)) / comb(total, all_hits)
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Rank correlation, ties sharing their mean rank; NaN where one side is constant."""
-    ranks = [pd.Series(np.asarray(values, dtype=float)).rank() for values in (x, y)]
-    return float(ranks[0].corr(ranks[1])) if all(rank.nunique() > 1 for rank in ranks) else nan
 
 
 def late_peaks(history: pd.DataFrame) -> list[tuple[int, float]]:
@@ -79,12 +68,18 @@ def _heights(history: pd.DataFrame) -> pd.Series:
 
 def burst(history: pd.DataFrame) -> float:
     """How far one step's gradient rises above its neighbours': the greatest ratio, after the first tenth of training,
-    of the highest to the mean gradient norm of a logging interval. NaN without norms."""
-    if not {"grad_norm", "grad_norm_max"} <= set(history):
-        return nan
+    of the highest to the mean gradient norm of a logging interval. That cannot exceed the steps of an interval, so NaN
+    where these are no more than ``BURST``, and without norms."""
     train = history[history["split"] == "train"]
+    if not {"grad_norm", "grad_norm_max"} <= set(history) or log_interval(train) <= BURST:
+        return nan
     late = train[train["step"] > WARM_UP * train["step"].max()]
     return float((late["grad_norm_max"] / late["grad_norm"]).max())
+
+
+def log_interval(train: pd.DataFrame) -> float:
+    """Steps between two training rows of a run."""
+    return float(train["step"].diff().median())
 
 
 def least_used_norm(history: pd.DataFrame) -> float:

@@ -1,6 +1,7 @@
 """The page over all experiments, reports/README.md: what was found, the verdicts, and where each number stands.
 
-Drawn from results/ alone, like the reports that it links to. README.md repeats its first section word for word.
+Drawn from results/ alone, like the reports that it links to. README.md repeats the findings as far as their first
+heading, word for word.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from vqlib.errors import ReportError, UserError
 from vqlib.files import in_one_line, write_atomically
-from vqlib.params import ROOT, experiment_names
+from vqlib.params import ROOT, experiment_names, load_experiment
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibits import all_exhibits
@@ -38,13 +39,14 @@ def write_study(root: Path = ROOT) -> Path:
     for name, table in tables.items():
         write_atomically(folder / f"{name}.csv", table.csv().encode())
         write_atomically(folder / f"{name}.tex", table.latex().encode())
-    text = _from_reports(findings(root, experiments))
+    summary, details = (_from_reports(text) for text in in_two(findings(root, experiments)))
     listed = "".join(f"- [{one.experiment.title}]({one.experiment.name}/README.md), {counted(one)}\n"
                      for one in experiments)  # fmt: skip
     parts = [
         "# What became of the paper's claims\n",
-        text,
+        summary,
         verdicts.section(found, link, True),
+        details,
         verdicts.rules(),
         f"## The reports behind it\n\n{listed}\nThe tables are here as [claims.csv](claims.csv), "
         "[claims.tex](claims.tex), [disagreements.csv](disagreements.csv) and "
@@ -62,18 +64,30 @@ def counted(results: Results) -> str:
 
 def judging_experiments(root: Path = ROOT) -> list[Results]:
     """Every experiment with results that judge, the nearest to the paper's setting first."""
-    names = [name for name in experiment_names(root) if any((root / "results" / name).glob("*.json"))]
+    names = [name for name in experiment_names(root) if has_results(name, root)]
     return judges([load_results(name, root) for name in names])
 
 
+def has_results(name: str, root: Path) -> bool:
+    """Whether any run of the experiment was evaluated."""
+    experiment = load_experiment(name, root)
+    return any((experiment.results / f"{run}.json").is_file() for run in experiment.runs)
+
+
 def findings(root: Path, experiments: list[Results]) -> str:
-    """results/FINDINGS.md with its numbers, as it stands in README.md; empty where none was written."""
+    """results/FINDINGS.md with its numbers; empty where none was written."""
     path = root / FINDINGS
     return fill_in_study(path.read_text(), experiments, FINDINGS).strip() + "\n" if path.is_file() else ""
 
 
+def in_two(text: str) -> tuple[str, str]:
+    """What stands before its first heading, and the rest: README.md has the first alone."""
+    head, heading, rest = text.partition("\n## ")
+    return f"{head.strip()}\n", f"{heading.strip()} {rest}" if heading else ""
+
+
 def write_readme(root: Path = ROOT) -> Path:
-    """Put the findings between README.md's two marks.
+    """Put the findings, as far as their first heading, between README.md's two marks.
 
     Raises:
         ReportError: README.md lacks the marks.
@@ -82,7 +96,7 @@ def write_readme(root: Path = ROOT) -> Path:
     text = path.read_text()
     if not BLOCK.search(text):
         raise ReportError(f"README.md lacks the lines <!-- findings from {FINDINGS} --> and <!-- end -->")
-    filled = findings(root, judging_experiments(root))
+    filled, _ = in_two(findings(root, judging_experiments(root)))
     write_atomically(path, BLOCK.sub(lambda marks: f"{marks[1]}{filled}{marks[2]}", text).encode())
     return path
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from vqlib.reporting import paper, study_figures
-from vqlib.reporting.claims_training import INTERVENTIONS, stability_of
+from vqlib.reporting.claims_latents import kept_frequency
+from vqlib.reporting.claims_training import stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import divides_by_a_norm, family
 from vqlib.reporting.judging import ENOUGH
@@ -29,12 +30,11 @@ def controls(results: Results) -> Exhibit | None:
     rows = []
     for model in models:
         found = results.ratio(model, "vq")
-        enough = min(len(results.runs_of(model)), len(results.runs_of("vq"))) >= ENOUGH and model != "vq"
-        rows.append({"model": model, "ratio": found.value, "low": found.low if enough else np.nan,
-                     "high": found.high if enough else np.nan, "bpp": results.mean(model, "rate.bpp_8bit"),
+        low, high = (np.nan, np.nan) if model == "vq" else (found.low, found.high)
+        rows.append({"model": model, "ratio": found.value, "low": low, "high": high,
+                     "bpp": results.mean(model, "rate.bpp_8bit"),
                      "perplexity": results.mean(model, "test.perplexity")})  # fmt: skip
     frame = pd.DataFrame(rows)
-    frame["bpp"] = frame["bpp"].fillna(frame["model"].map(lambda model: results.mean(model, "rate.bpp_codes")))
     caption = (
         "What a healthy codebook gives at the same nominal rate, and what more bits give: test MSE over that of `vq`, "
         "with the nominal rate (continuous numbers at 8 bits) and the perplexity of the codes. The dotted lines are "
@@ -48,17 +48,15 @@ def controls(results: Results) -> Exhibit | None:
 
 def frequency(results: Results) -> Exhibit | None:
     """The paper's Figure 4."""
-    models = {int(results.option(model, "num_frequent")): model for model in results.models
-              if family(model) == "frequency" and "released" not in model
-              and results.option(model, "num_frequent") is not None}  # fmt: skip
+    models = {model: int(results.option(model, "num_frequent")) for model in kept_frequency(results)}
     if not models:
         return None
     if results.runs_of("vq"):
-        models[results.experiment.network.num_embeddings] = "vq"
+        models["vq"] = results.experiment.network.num_embeddings
     rows = [{"S": value, "model": model, "reconstruction": results.mean(model, "test.mse"),
              "quantization": results.mean(model, "test.quantization"), "bpp": results.mean(model, "rate.bpp_8bit"),
              "fraction": results.mean(model, "rate.continuous_fraction")}
-            for value, model in sorted(models.items())]  # fmt: skip
+            for model, value in sorted(models.items(), key=lambda item: item[1])]  # fmt: skip
     ours = pd.DataFrame(rows)
     theirs = pd.DataFrame(
         [{"S": int(name.partition("_")[2] or paper.SETTING["num_embeddings"]), **entry["test"]}
@@ -71,9 +69,9 @@ def frequency(results: Results) -> Exhibit | None:
         f"{listed(' Continuous positions:', fractions)} Where the share is nil the model is `vq`, whatever its S."
     )
     colours = palette(results.variants)
-    figure = study_figures.frequency(ours, theirs, colours[next(iter(models.values()))])
+    figure = study_figures.frequency(ours, theirs, colours[next(iter(models))])
     return figure_of("frequency", "The frequency model against S", figure, caption, results,
-                     *results.runs_of(*models.values()))  # fmt: skip
+                     *results.runs_of(*models))  # fmt: skip
 
 
 def stability(results: Results) -> Exhibit | None:
@@ -90,7 +88,7 @@ def stability(results: Results) -> Exhibit | None:
         "A dot for every run of `vq`, of models that divide by a norm and of those with three seeds. Left: the worst "
         "step in the second half of training, divided by a typical worst step (the median over logging intervals); "
         "above 3 it counts as a late peak. Middle: the highest gradient norm of a logging interval, divided by the "
-        "mean of that interval, which it cannot exceed by more than the interval's number of steps. Right: the least "
+        "mean of that interval, a ratio that cannot exceed the interval's number of steps. Right: the least "
         "norm of a code in use. Both after a tenth of training."
         f"{interventions}{listed(' Runs with a late peak:', peaks)}"
     )
@@ -129,9 +127,8 @@ def _stability(results: Results) -> pd.DataFrame | None:
     table = stability_of(results)
     if not table["variant"].map(divides_by_a_norm).any():
         return None
-    interventions = {name for names in INTERVENTIONS.values() for name in names}
     seeds = table.groupby("variant")["run"].transform("count")
-    kept = table["variant"].map(divides_by_a_norm) | table["variant"].isin({"vq", *interventions}) | (seeds >= ENOUGH)
+    kept = table["variant"].map(divides_by_a_norm) | (table["variant"] == "vq") | (seeds >= ENOUGH)
     return table[kept & (table["variant"] != "identity")]
 
 
@@ -177,11 +174,13 @@ def gains(results: Results) -> Exhibit | None:
     frames = (pd.DataFrame(continuous, columns=["model", "run", "middle", "density"]),
               pd.DataFrame(levels, columns=["model", "run", "value", "share"]))  # fmt: skip
     runs = dict.fromkeys([*frames[0]["run"], *frames[1]["run"]])
-    caption = (
-        "Distribution of the gains on the test split, of one run of every model. A gain of 1 is the code itself, so "
-        "the width of the curves of continuous gains is what projection adds to `vq`. Their histograms have 64 bins "
-        "between the quantiles 1e-4 and 1 - 1e-4 of training gains; what lies outside counts in the outermost bins."
-    )
+    caption = "Distribution of the gains on the test split, of one run of every model."
+    if continuous:
+        caption += (
+            " A gain of 1 is the code itself, so the width of the curves of continuous gains is what projection adds "
+            "to `vq`. Their histograms have 64 bins between the quantiles 1e-4 and 1 - 1e-4 of training gains; what "
+            "lies outside counts in the outermost bins."
+        )
     if levels:
         caption += (
             " Quantised gains stand at the values of their levels, in shares of an even use. Levels have signs, since "

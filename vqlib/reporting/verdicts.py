@@ -8,26 +8,23 @@ import pandas as pd
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS
 from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.html import anchor
-from vqlib.reporting.judging import OPEN, Claim, Verdict
+from vqlib.reporting.judging import Claim, Verdict
 from vqlib.reporting.tables import NOTHING, Table
 
 RULES = "The rules of the verdicts"
-NOT_YET = "open, and what would settle it"
 Link = Callable[[str, str], str | None]  # (experiment, exhibit's name) -> Markdown, None where the report lacks it
 
 
 def verdict_table(
     claims: Sequence[Claim], found: Mapping[str, Verdict], link: Link, experiments_named: bool = False
 ) -> Table:
-    """A row for every claim: what it says, the verdict, its evidence with runs and figures or tables; open ones last.
+    """A row for every claim: what it says, the verdict, its evidence with runs and figures or tables.
 
     ``experiments_named`` is for a page over several: then the experiment of the runs is said.
 
     Raises:
         KeyError: a claim has no verdict.
     """
-    claims = sorted(claims, key=lambda claim: found[claim.name].said == OPEN)
-    groups = tuple(NOT_YET if found[claim.name].said == OPEN else "" for claim in claims)
     shown = pd.DataFrame(
         {
             "claim": f"**{claim.name}**",
@@ -49,7 +46,7 @@ def verdict_table(
         }
         for claim in claims
     )
-    return Table(shown, values, groups, words=True)
+    return Table(shown, values, words=True)
 
 
 def evidence(verdict: Verdict, link: Link, experiments_named: bool) -> str:
@@ -77,11 +74,11 @@ def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = 
     """Both tables under their headings, the page and the code being those that the paper came with."""
 
     def told(claims: Sequence[Claim]) -> str:
-        still_open = [claim for claim in claims if found[claim.name].said == OPEN]
-        judged = [claim for claim in claims if claim not in still_open]
-        parts = (("", judged), (f"{NOT_YET[0].upper()}{NOT_YET[1:]}:\n\n", still_open))
-        tables = [(opening, verdict_table(of, found, link, experiments_named)) for opening, of in parts if of]
-        return "\n".join(opening + dataclasses.replace(table, groups=()).markdown() for opening, table in tables)
+        table = verdict_table(claims, found, link, experiments_named)
+        short = dataclasses.replace(table, shown=table.shown.drop(columns="evidence"))
+        because = "".join(f"- **{name.strip('*')}**: {text}\n" for name, text in
+                          zip(table.shown["claim"], table.shown["evidence"], strict=True))  # fmt: skip
+        return f"{short.markdown()}\nThe evidence:\n\n{because}"
 
     return "\n".join(
         [
@@ -90,9 +87,9 @@ def section(found: Mapping[str, Verdict], link: Link, experiments_named: bool = 
             "## Where paper, page and code disagree\n",
             "The page is the web page that presented the paper, the code what was released with it.\n",
             told(DISAGREEMENTS),
-            f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below, which were written down "
-            "before the runs had ended (LOG.md, 2026-11-24); those that were amended after a review, with the runs "
-            "seen, are in its section “Fourth part”, with the reasons.\n",
+            f"Every verdict is computed from results/ by [the rules](#{anchor(RULES)}) below. They were written down "
+            "while the first runs were under way (LOG.md, 2026-11-24) and amended since, mostly with results in view; "
+            "LOG.md lists how often, with the reasons.\n",
         ]
     )
 
