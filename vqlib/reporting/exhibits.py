@@ -166,7 +166,7 @@ def learning_curves(results: Results) -> Exhibit:
 
 
 def projected_training(results: Results) -> Exhibit | None:
-    """The paper's Figure 1, with interventions beside it where there is room. None where there is no projected model."""
+    """The paper's Figure 1, with interventions beside it where there is room. None without a projected one."""
     runs = results.runs_of(*PROJECTED)
     if not runs:
         return None
