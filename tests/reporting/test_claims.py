@@ -16,7 +16,7 @@ from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
-from vqlib.reporting.exhibits import learning_curves, one_of_each
+from vqlib.reporting.exhibits import learning_curves, one_of_each, projected_training
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
 from vqlib.reporting.report import report_markdown
@@ -514,6 +514,13 @@ def test_learning_curves_are_of_seeds_and_not_of_the_grid(study):
         "vq-0-lr" not in exhibit.provenance
         and "Left out, since they are `vq`, no position being continuous: " in exhibit.caption
     )
+
+
+def test_interventions_stand_beside_the_projected_models_in_training_where_there_is_room(study):
+    assert "projected_guard" not in projected_training(study.results(SWEEP)).provenance  # too many runs
+    for run in [run for run in study.evaluations[SWEEP] if not run.endswith("-0") or "unit" in run or "vq" in run]:
+        del study.evaluations[SWEEP][run]
+    assert "projected_guard-0" in projected_training(study.results(SWEEP)).provenance
 
 
 def test_of_models_that_differ_in_a_number_one_is_shown():

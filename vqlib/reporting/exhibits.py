@@ -17,6 +17,7 @@ from vqlib.reporting.tables import NOTHING, number, plain
 PROJECTED = ("projected", "projected_rows")  # the text's axis and the released code's
 LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/
 SPLITS = ("train", "test")
+MOST_CURVES = 6  # of training, with those of interventions
 MOST_ROWS = 10  # of reconstructions, before models that resemble another are left out
 FOR_THE_FILE = ("MSE at 8 bits", "codes used")  # columns of Table 1 that its CSV has, and a page has no room for
 TWO_AXES = (
@@ -165,10 +166,14 @@ def learning_curves(results: Results) -> Exhibit:
 
 
 def projected_training(results: Results) -> Exhibit | None:
-    """The paper's Figure 1. None where the experiment has no projected model."""
+    """The paper's Figure 1, with interventions beside it where there is room. None without a projected one."""
     runs = results.runs_of(*PROJECTED)
     if not runs:
         return None
+    changed = [model for model in results.models if family(model) == "intervention"]
+    interventions = results.runs_of(*changed) if changed else []
+    if len(runs) + len(interventions) <= MOST_CURVES:
+        runs += interventions
     history = results.history[results.history["run"].isin(runs)]
     peaks = {run: number(highest_step(history[history["run"] == run])) for run in runs}
     columns = {"recon_loss": "reconstruction", "commitment_loss": "quantization"}
