@@ -17,6 +17,7 @@ from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
 from vqlib.reporting.exhibits import learning_curves, one_of_each, projected_training
+from vqlib.reporting.families import is_quiet
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
 from vqlib.reporting.report import report_markdown
@@ -294,6 +295,11 @@ def test_copies_of_vq_count_as_no_runs_of_their_own(study):
     verdict = unstable("projected")([study.results(SWEEP)])
     assert verdict.numbers["other_of"] == 3 + 1 + 4  # vq, vq_ema; S of 16, 8 and 4, and the released one
     assert "frequency_502-0, frequency_412-0, frequency_312-0" in verdict.evidence
+
+
+def test_a_model_of_an_unknown_name_has_no_vote_in_c2():
+    assert not is_quiet("mine") and not is_quiet("my_projection") and not is_quiet("combined_mine")
+    assert is_quiet("vq_mine") and is_quiet("gain_shape_mine") and not is_quiet("fsq_mine")
 
 
 def test_the_cause_of_c2_is_tested_by_intervention(study):
