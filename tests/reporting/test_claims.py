@@ -16,7 +16,7 @@ from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
-from vqlib.reporting.exhibits import learning_curves, one_of_each, projected_training
+from vqlib.reporting.exhibits import all_exhibits, learning_curves, one_of_each, projected_training
 from vqlib.reporting.families import is_quiet
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
@@ -505,6 +505,36 @@ def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
     assert row[row["chosen"].split()[0]].startswith("**")
     assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
     assert learning_rates(study.results(SMALL)) is None
+
+
+def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
+    """Of models tried at several rates alone; the ratio is that to `vq` at its own."""
+    history = study.history[SWEEP]
+    history.loc[history["run"] == "vq-0-lr4e-3", "recon_loss"] /= 2
+    study.evaluations[SWEEP]["vq-0-lr4e-3"]["test"]["mse"] = 0.03
+    results = study.results(SWEEP)
+    several = results.grid.groupby("variant")["learning_rate"].nunique()
+    searched = [model for model in results.models if several[model] > 1]
+    assert {"vq", "projected"} <= set(searched) < set(results.models)
+    exhibits = {exhibit.name: exhibit for exhibit in all_exhibits(results).values()}
+    table, figure = (exhibits[f"{name}_own_rates"] for name in ("models", "rate_distortion"))
+    values = table.content.values.set_index("model")
+    assert list(values.index) == searched
+    own = {model: chosen_rate(results.grid[results.grid["variant"] == model]) for model in searched}
+    for model, rate in own.items():
+        runs = results.grid[(results.grid["variant"] == model) & (results.grid["learning_rate"] == rate)]
+        assert values["test.mse"][model] == pytest.approx(runs["test.mse"].mean())
+        assert values["mse_over_vq"][model] == pytest.approx(values["test.mse"][model] / values["test.mse"]["vq"])
+        assert all(run in table.provenance for run in runs["run"] if "-lr" in run)
+        told = f"{figure.caption.partition(').')[0]};"
+        assert f"`{model}`" in next(part for part in told.split("; ") if f"{rate:g}: " in part)
+    assert values["test.mse"]["vq"] == 0.03 != pytest.approx(results.mean("vq", "test.mse"))
+    least = f"{values['test.mse']['projected'] / values['test.mse']['vq']:.3f}"
+    assert fill_in("{{ projected.at_own_rate.over.vq.value | 4 }}", results, "").startswith(least)
+    alone = next(model for model in results.models if several[model] == 1)
+    with pytest.raises(ReportError, match=f"needs {alone} at several learning rates"):
+        fill_in(f"{{{{ {alone}.at_own_rate.test.mse }}}}", results, "F.md")
+    assert not any("own_rates" in exhibit.name for exhibit in all_exhibits(study.results(SMALL)).values())
 
 
 def test_learning_curves_are_of_seeds_and_not_of_the_grid(study):

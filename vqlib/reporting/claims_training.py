@@ -58,10 +58,9 @@ def unstable(model: str):
         if results is None or not results.runs_of(model):
             return lacking(study, model, seeds=SEEDS)
         table = stability_of(results)
-        hits, of = peaks_of(results, model)
         copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
         own, others = table[table["variant"] == model], table[table["variant"].map(is_quiet) & ~copies]
-        other_hits = int((others["late_peaks"] > 0).sum())
+        (hits, of), (other_hits, _) = peaks_of(own), peaks_of(others)
         p = fisher_greater(hits, of, other_hits, len(others))
         evidence = (
             f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
@@ -79,9 +78,10 @@ def unstable(model: str):
         others_told = []
         for one in study:
             if one is not results and one.runs_of(model):
-                elsewhere = peaks_of(one, model)
-                others_told.append(f"{elsewhere[0]} of {elsewhere[1]} in `{one.experiment.name}` ({at(one)})")
-                numbers[f"{one.experiment.name}.hits"] = elsewhere[0]
+                there = stability_of(one)
+                there_hits, there_of = peaks_of(there[there["variant"] == model])
+                others_told.append(f"{there_hits} of {there_of} in `{one.experiment.name}` ({at(one)})")
+                numbers[f"{one.experiment.name}.hits"] = there_hits
         if others_told:
             evidence += f" Elsewhere, and no judgement: {', '.join(others_told)}."
         runs = named(results, model) + tuple((results.experiment.name, run) for run in others["run"])
@@ -108,10 +108,9 @@ def unstable(model: str):
     return judge
 
 
-def peaks_of(results: Results, model: str) -> tuple[int, int]:
-    """How many of the model's runs have a late peak, and of how many."""
-    runs = results.runs_of(model)
-    return sum(bool(late_peaks(results.of(run))) for run in runs), len(runs)
+def peaks_of(table: pd.DataFrame) -> tuple[int, int]:
+    """How many of these rows of ``stability_of`` have a late peak, and of how many."""
+    return int((table["late_peaks"] > 0).sum()), len(table)
 
 
 def cause(model: str):

@@ -4,7 +4,8 @@ A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp
 its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number;
 ``projected.at_4_bits.psnr`` is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or
 ``bpp_bitstream``; ``projected.over.vq.low`` is the ratio of their test MSE: ``value``, ``low`` or ``high`` of its
-interval) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand
+interval; ``projected.at_own_rate.over.vq.value`` and the like are of the runs at the learning rates that validation
+chose) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand
 around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown,
 or as many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
 underscores (``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
@@ -117,6 +118,11 @@ def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
 
 def _look_up(path: str, results: Results, where: str) -> float | int | str:
     first, *rest = path.split(".")
+    if first in results.models and rest[:1] == ["at_own_rate"]:
+        own = results.at_own_rates()
+        if first not in own.models or len(rest) == 1:
+            raise ReportError(f"{where}: {path} needs {first} at several learning rates, and a number of it")
+        return _look_up(".".join([first, *rest[1:]]), own, where)
     if first in results.models and rest == ["seeds"]:
         return len(results.runs_of(first))
     if first in results.models and rest and rest[-1] == "interval" and _is_number(results, first, rest[:-1]):

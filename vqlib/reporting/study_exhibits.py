@@ -201,10 +201,9 @@ def levels_of(symbol: dict) -> list[dict]:
 
 def learning_rates(results: Results) -> Exhibit | None:
     """The grid of learning rates, on validation; None where no variant was trained at several."""
-    several = results.grid.groupby("variant")["learning_rate"].transform("nunique") > 1
-    if not several.any():
+    tried = results.grid[results.grid["variant"].isin(results.at_own_rates().models)]
+    if tried.empty:
         return None
-    tried = results.grid[several]
     rates = sorted(tried["learning_rate"].unique())
     shown, values = [], []
     for model in (model for model in results.models if model in set(tried["variant"])):
