@@ -22,6 +22,7 @@ from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import Results, chosen_rate, load_results, tables
+from vqlib.reporting.statistics import burst, highest_step
 from vqlib.reporting.study_exhibits import learning_rates
 from vqlib.reporting.tables import number
 from vqlib.reporting.verdicts import verdict_table
@@ -535,6 +536,22 @@ def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
     with pytest.raises(ReportError, match=f"needs {alone} at several learning rates"):
         fill_in(f"{{{{ {alone}.at_own_rate.test.mse }}}}", results, "F.md")
     assert not any("own_rates" in exhibit.name for exhibit in all_exhibits(study.results(SMALL)).values())
+
+
+def test_numbers_of_a_log_are_those_of_its_statistics(study):
+    results = study.results(SWEEP)
+    history = results.of("vq-0")
+    said = fill_in("{{ vq-0.training.rise }} {{ vq-0.training.burst }}", results, "FINDINGS.md").split()
+    assert said == [number(highest_step(history)), number(burst(history))]
+    late = history[(history["split"] == "train") & (history["step"] > history["step"].max() / 10)]
+    greatest = late.loc[late["grad_norm_max"].idxmax()]
+    said = fill_in("{{ vq-0.training.grad_norm_max }}@{{ vq-0.training.grad_norm_max_step | 6 }}", results, "F.md")
+    assert said == f"{number(greatest['grad_norm_max'])}@{number(int(greatest['step']), 6)}"
+    bare = dataclasses.replace(results, history=results.history.drop(columns=["grad_norm_max"]))
+    with pytest.raises(ReportError, match=r"vq-0\.training\.burst is null"):
+        fill_in("{{ vq-0.training.burst }}", bare, "F.md")
+    with pytest.raises(ReportError, match="no 'grad_norm_max'"):
+        fill_in("{{ vq-0.training.grad_norm_max }}", bare, "F.md")
 
 
 def test_learning_curves_are_of_seeds_and_not_of_the_grid(study):

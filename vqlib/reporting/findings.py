@@ -1,6 +1,7 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
-A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
+A value is a path: a run (``vq-0.test.mse``), its prior (``vq-0.prior.rate.bpp_prior``) or its log
+(``vq-0.training.burst``, and ``rise`` and ``grad_norm_max`` with the ``_step`` of either), a variant for the mean over
 its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number;
 ``projected.at_4_bits.psnr`` is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or
 ``bpp_bitstream``; ``projected.over.vq.low`` is the ratio of their test MSE: ``value``, ``low`` or ``high`` of its
@@ -24,6 +25,7 @@ from vqlib.reporting import paper
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.results import Results
+from vqlib.reporting.statistics import in_training
 from vqlib.reporting.tables import number
 
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
@@ -148,6 +150,8 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
             raise ReportError(f"{where}: {path} is not a number of the variant {first}")
         return value
     measured = {run: {**of, "prior": results.priors.get(run, {})} for run, of in results.evaluations.items()}
+    if first in measured and rest[:1] == ["training"]:
+        measured[first] |= {"training": in_training(results.of(first))}
     value, walked = {**measured, "paper": paper.LOSSES}, []
     for key in [first, *rest]:
         if not isinstance(value, dict) or key not in value:

@@ -73,8 +73,25 @@ def burst(history: pd.DataFrame) -> float:
     train = history[history["split"] == "train"]
     if not {"grad_norm", "grad_norm_max"} <= set(history) or log_interval(train) <= BURST:
         return nan
-    late = train[train["step"] > WARM_UP * train["step"].max()]
+    late = _after_warm_up(history)
     return float((late["grad_norm_max"] / late["grad_norm"]).max())
+
+
+def in_training(history: pd.DataFrame) -> dict[str, float | int | None]:
+    """Numbers of one run's log, for a text: ``highest_step`` and ``burst``, and the greatest gradient norm after the
+    first tenth of training; ``_step`` is the last one of the interval. None where gradients were not logged."""
+    heights, late = _heights(history), _after_warm_up(history).set_index("step")
+    found = {"rise": highest_step(history), "rise_step": int(heights.idxmax()), "burst": burst(history)}
+    norms = late.get("grad_norm_max", pd.Series(dtype=float)).dropna()
+    if len(norms):
+        found |= {"grad_norm_max": float(norms.max()), "grad_norm_max_step": int(norms.idxmax())}
+    return {key: None if value != value else value for key, value in found.items()}
+
+
+def _after_warm_up(history: pd.DataFrame) -> pd.DataFrame:
+    """The training rows after the first tenth."""
+    train = history[history["split"] == "train"]
+    return train[train["step"] > WARM_UP * train["step"].max()]
 
 
 def log_interval(train: pd.DataFrame) -> float:
@@ -86,5 +103,4 @@ def least_used_norm(history: pd.DataFrame) -> float:
     """Least norm of a code in use after the first tenth of training; NaN where it was not logged."""
     if "smallest_used_code_norm" not in history:
         return nan
-    train = history[history["split"] == "train"]
-    return float(train["smallest_used_code_norm"][train["step"] > WARM_UP * train["step"].max()].min())
+    return float(_after_warm_up(history)["smallest_used_code_norm"].min())
