@@ -19,13 +19,14 @@ export PIP_NO_INPUT := 1
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help repro study test bench faults lab lint lock clean checked .venv
+.PHONY: help repro study tour test bench faults lab lint lock clean checked .venv
 .NOTPARALLEL:
 
 help:
 	@echo 'make repro                    run the experiment sample and draw its report'
 	@echo 'make repro EXPERIMENT=name    the same for experiments/name'
 	@echo 'make study                    the verdicts over all experiments: reports/README.md, and what README.md says of them'
+	@echo 'make tour                     the tour through the models as a page to read: reports/tour/README.md'
 	@echo 'make test                     run the tests; one file: make test ARGS=tests/test_setup.py'
 	@echo 'make faults                   break things on purpose, count what is survived (25 minutes): reports/faults/README.md'
 	@echo 'make bench                    measure speed, redraw reports/benchmarks/ (half an hour); one part: make bench ARGS=step'
@@ -40,8 +41,11 @@ repro: checked .venv
 	@echo 'The report: reports/$(EXPERIMENT)/report.html'
 
 study: .venv
-	python -m dvc repro -s reports/dvc.yaml  # the results as they are: no run is made anew
+	python -m dvc repro -s reports/dvc.yaml:study  # the results as they are: no run is made anew
 	python -m vqlib.reporting.study --readme
+
+tour: .venv
+	python -m dvc repro reports/dvc.yaml:tour
 
 test: .venv  # a file's tests stay in one process and in their order
 	python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
