@@ -22,8 +22,8 @@ from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import Results, chosen_rate, load_results, tables
-from vqlib.reporting.statistics import burst, highest_step
-from vqlib.reporting.study_exhibits import learning_rates
+from vqlib.reporting.statistics import burst, highest_step, numbers_of_log, ratio
+from vqlib.reporting.study_exhibits import learning_rates, stability_table
 from vqlib.reporting.tables import number
 from vqlib.reporting.verdicts import verdict_table
 
@@ -426,7 +426,7 @@ def test_disagreement_5_matters_from_a_hundredth_of_the_error_of_a_model(study, 
 
 def test_disagreements_1_and_9_matter_where_an_interval_excludes_1(study):
     for others, weight, said in (
-        ([0.030, 0.0312, 0.0291], "No difference in the error can be told", ", without effect here"),
+        ([0.030, 0.0312, 0.0291], "No difference in the error can be told", ", no effect seen"),
         ([0.020, 0.0201, 0.0199], "It matters", ""),
     ):
         rows = [0.030, 0.031, 0.029]
@@ -536,6 +536,36 @@ def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
     with pytest.raises(ReportError, match=f"needs {alone} at several learning rates"):
         fill_in(f"{{{{ {alone}.at_own_rate.test.mse }}}}", results, "F.md")
     assert not any("own_rates" in exhibit.name for exhibit in all_exhibits(study.results(SMALL)).values())
+
+
+def test_unlike_learning_rates_are_told_where_peaks_are_compared(study):
+    results = study.results(SMALL)
+    assert "learning rate" not in unstable("projected")([results]).evidence
+    runs = results.runs.copy()
+    runs.loc[runs["variant"] == "projected", "learning_rate"] = 8e-3
+    verdict = unstable("projected")([dataclasses.replace(results, runs=runs)])
+    assert " They are not of one learning rate: 0.008 against 0.001." in verdict.evidence
+
+
+def test_the_table_of_stability_has_every_model_that_c2_compares_with(study):
+    results = study.results(SMALL)
+    table = stability_table(results).content.values.set_index("model")
+    assert list(table.index) == [model for model in results.models if model != "identity"]
+    for model in table.index:
+        ends = [numbers_of_log(results.of(run)) for run in results.runs_of(model)]
+        expected = max(end["validation_end"] / end["validation_least"] for end in ends)
+        assert table["end_over_best"][model] == pytest.approx(expected)
+
+
+def test_a_ratio_at_a_precision_is_of_the_errors_at_it(study):
+    results = study.results(SMALL)
+    curve = results.precisions("projected")
+    errors = curve[curve["bits"] == 4].groupby("run")["mse"].first()
+    expected = ratio(errors.to_numpy(), results.seeds("vq", "test.mse").to_numpy())
+    for part in ("value", "low", "high"):
+        assert fill_in(f"{{{{ projected.at_4_bits.over.vq.{part} }}}}", results, "") == number(getattr(expected, part))
+    with pytest.raises(ReportError, match="over no model of the results; did you mean 'vq'"):
+        fill_in("{{ projected.at_4_bits.over.vqq.low }}", results, "F.md")
 
 
 def test_numbers_of_a_log_are_those_of_its_statistics(study):

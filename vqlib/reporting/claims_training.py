@@ -1,6 +1,7 @@
 """C2, whether training with projection is unstable, and by what. The rules stand in claims.py and LOG.md."""
 
 import dataclasses
+from collections.abc import Collection
 
 import pandas as pd
 from scipy.stats import fisher_exact
@@ -24,7 +25,15 @@ from vqlib.reporting.judging import (
     steps,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import BURST, burst, highest_step, late_peaks, least_used_norm, log_interval
+from vqlib.reporting.statistics import (
+    BURST,
+    burst,
+    end_over_best,
+    highest_step,
+    late_peaks,
+    least_used_norm,
+    log_interval,
+)
 from vqlib.reporting.tables import number
 
 SEEDS, P = 5, 0.05
@@ -37,12 +46,17 @@ SHOWN = ("projected_training", "stability")
 
 def stability_of(results: Results) -> pd.DataFrame:
     """Peaks, bursts of the gradient and least norm of a code in use, a row per run that figures compare."""
+    return in_training(results, results.runs)
+
+
+def in_training(results: Results, runs: pd.DataFrame) -> pd.DataFrame:
+    """The same of ``runs``, rows of ``results.grid``."""
     rows = []
-    for variant, run in zip(results.runs["variant"], results.runs["run"], strict=True):
+    for variant, run in zip(runs["variant"], runs["run"], strict=True):
         history = results.of(run)
         rows.append({"variant": variant, "run": run, "late_peaks": len(late_peaks(history)),
                      "rise": highest_step(history), "burst": burst(history),
-                     "least_used_norm": least_used_norm(history)})  # fmt: skip
+                     "least_used_norm": least_used_norm(history), "end_over_best": end_over_best(history)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -66,6 +80,9 @@ def unstable(model: str):
             f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
+        rates = [learning_rates(results, part["run"]) for part in (own, others)]
+        if len(others) and rates[0] != rates[1]:
+            evidence += f" They are not of one learning rate: {rates[0]} against {rates[1]}."
         bursts = [int((part["burst"] > BURST).sum()) for part in (own, others)]
         if own["burst"].notna().all() and others["burst"].notna().all():
             evidence += (
@@ -106,6 +123,12 @@ def unstable(model: str):
         return Verdict(said, evidence, numbers, runs, SHOWN)
 
     return judge
+
+
+def learning_rates(results: Results, runs: Collection[str]) -> str:
+    """Those of these runs in words, from the lowest."""
+    rates = results.runs["learning_rate"][results.runs["run"].isin(list(runs))]
+    return " or ".join(f"{rate:g}" for rate in sorted(set(rates)))
 
 
 def peaks_of(table: pd.DataFrame) -> tuple[int, int]:

@@ -77,14 +77,17 @@ def burst(history: pd.DataFrame) -> float:
     return float((late["grad_norm_max"] / late["grad_norm"]).max())
 
 
-def in_training(history: pd.DataFrame) -> dict[str, float | int | None]:
-    """Numbers of one run's log, for a text: ``highest_step`` and ``burst``, and the greatest gradient norm after the
-    first tenth of training; ``_step`` is the last one of the interval. None where gradients were not logged."""
+def numbers_of_log(history: pd.DataFrame) -> dict[str, float | int | None]:
+    """Numbers of one run's log, for a text: ``highest_step`` and ``burst``, the greatest gradient norm after the first
+    tenth of training, and the least and the last validation MSE; ``_step`` is the last one of the interval. None where
+    gradients were not logged."""
     heights, late = _heights(history), _after_warm_up(history).set_index("step")
     found = {"rise": highest_step(history), "rise_step": int(heights.idxmax()), "burst": burst(history)}
     norms = late.get("grad_norm_max", pd.Series(dtype=float)).dropna()
     if len(norms):
         found |= {"grad_norm_max": float(norms.max()), "grad_norm_max_step": int(norms.idxmax())}
+    validation = history["recon_loss"][history["split"] == "validation"]
+    found |= {"validation_least": float(validation.min()), "validation_end": float(validation.iloc[-1])}
     return {key: None if value != value else value for key, value in found.items()}
 
 
@@ -92,6 +95,12 @@ def _after_warm_up(history: pd.DataFrame) -> pd.DataFrame:
     """The training rows after the first tenth."""
     train = history[history["split"] == "train"]
     return train[train["step"] > WARM_UP * train["step"].max()]
+
+
+def end_over_best(history: pd.DataFrame) -> float:
+    """The last validation MSE over the least one, whose weights are the ones that are tested."""
+    validation = history["recon_loss"][history["split"] == "validation"]
+    return float(validation.iloc[-1] / validation.min())
 
 
 def log_interval(train: pd.DataFrame) -> float:
