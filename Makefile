@@ -1,6 +1,7 @@
 # Every target but `clean` and `lock` makes .venv first, from requirements.lock (tools/venv.sh).
 PYTHON ?=
 EXPERIMENT ?= sample
+RUN ?=
 ARGS ?=
 
 pipeline = $(if $(filter-out sample,$(EXPERIMENT)),experiments/$(EXPERIMENT)/dvc.yaml,dvc.yaml)
@@ -25,6 +26,7 @@ unexport PYTHONPATH PYTHONHOME
 help:
 	@echo 'make repro                    run the experiment sample and draw its report'
 	@echo 'make repro EXPERIMENT=name    the same for experiments/name'
+	@echo 'make repro RUN=mine-0         one run of it alone (with what it needs), and the report of the results that are there'
 	@echo 'make study                    the verdicts over all experiments: reports/README.md, and what README.md says of them'
 	@echo 'make tour                     the tour through the models as a page to read: reports/tour/README.md'
 	@echo 'make test                     run the tests; one file: make test ARGS=tests/test_setup.py'
@@ -37,7 +39,13 @@ help:
 	@echo 'PYTHON=python3.12 after any of them chooses the Python that .venv is made with.'
 
 repro: checked .venv
+	@python -m vqlib check $(EXPERIMENT) $(RUN)
+ifdef RUN
+	python -m dvc repro '$(pipeline):evaluate@$(RUN)'
+	python -m dvc repro -s '$(pipeline):notebooks' '$(pipeline):report'  # of the results as they are
+else
 	python -m dvc repro '$(pipeline)'
+endif
 	@echo 'The report: reports/$(EXPERIMENT)/report.html'
 
 study: .venv
@@ -76,7 +84,7 @@ clean:
 
 checked:
 	@test -e .git || { echo 'vqlib: this folder is no git clone, and DVC needs one; use git clone, not a download' >&2; exit 1; }
-	@test -f '$(dir $(pipeline))params.yaml' || { echo 'vqlib: EXPERIMENT may be one of: $(experiments)' >&2; exit 1; }
+	@test -f '$(dir $(pipeline))params.yaml' || { echo 'vqlib: EXPERIMENT is $(EXPERIMENT); it may be one of: $(experiments)' >&2; exit 1; }
 	@test -f '$(pipeline)' || cp dvc.yaml '$(pipeline)'  # one text for all; committed with an experiment's first results
 
 .venv:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from vqlib.__main__ import main
 from vqlib.errors import ParameterError
 from vqlib.params import (
     ROOT,
     Codes,
+    check_experiments,
     constructor_arguments,
     experiment_names,
     load_experiment,
@@ -100,6 +102,28 @@ def test_another_experiment_uses_the_roots_variants(root):
 def test_every_experiment_of_this_repository_loads():
     for name in experiment_names():
         assert load_experiment(name).runs
+
+
+def test_all_experiments_are_checked_whichever_is_asked_for(root):
+    """DVC reads all of them, so a copy that still has another's name stops every command."""
+    assert check_experiments(root) == ["sample", "other"]
+    shutil.copytree(root / "experiments" / "other", root / "experiments" / "mine")
+    with pytest.raises(
+        ParameterError, match=r"experiments/mine/params\.yaml: params is 'experiments/other/params\.yaml'"
+    ):
+        check_experiments(root)
+
+
+def test_a_run_that_is_not_there_is_one_line_before_dvc_is_asked(capsys):
+    assert main(["check"]) == main(["check", "sample", "vq-0"]) == 0
+    assert main(["check", "sample", "vq-00"]) == 2
+    assert "run 'vq-00' is not in the experiment 'sample'; did you mean 'vq-0'" in capsys.readouterr().err
+
+
+def test_seeds_of_a_variant_have_one_learning_rate(root):
+    message = mistake(root, "  vq-0: {", "  halved-3: {variant: halved, bottleneck: projected, seed: 3}\n  vq-0: {")
+    assert "has the learning rate 2" in message or "has the learning rate 0.0001" in message
+    assert "seeds of a variant must have one: at another rate it is named halved-" in message
 
 
 TYPES = [

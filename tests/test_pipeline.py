@@ -349,7 +349,7 @@ def test_the_codecs_depend_on_all_that_they_import():
 
 def test_the_page_over_all_experiments_depends_on_each_that_judges_and_on_its_code():
     stage = YAML(typ="safe").load(ROOT / "reports/dvc.yaml")["stages"]["study"]
-    names = [name for name in experiment_names() if load_experiment(name).data.source != "photos"]
+    names = [name for name in experiment_names() if load_experiment(name).judges]
     judging = [name for name in names if any((ROOT / "results" / name).glob("*.json"))]
     assert {dep for dep in stage["deps"] if dep.startswith("results/")} - {"results/FINDINGS.md"} == {
         f"results/{name}" for name in judging

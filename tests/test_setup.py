@@ -188,7 +188,7 @@ def test_repro_names_the_experiments_when_one_is_unknown(clone):
     (clone.folder / "experiments" / "cifar10").mkdir(parents=True)
     (clone.folder / "experiments" / "cifar10" / "params.yaml").touch()
     result = clone.make("repro", "EXPERIMENT=nope")
-    assert "EXPERIMENT may be one of: sample cifar10\n" in result.stderr
+    assert "; it may be one of: sample cifar10\n" in result.stderr
     assert result.asked == []
 
 

@@ -121,6 +121,7 @@ class Experiment(_Section):
 
     name: str
     title: str
+    judges: bool = False  # whether its runs are held against the paper's claims, in its report and in the study
     data: Data
     network: Network
     training: Training
@@ -181,18 +182,46 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
     described = _mapping(content, "experiment", file)
     if described.get("name") != name:
         raise ParameterError(f"{file}: experiment.name is {described.get('name')!r}; it must be {name!r}")
-    _refuse_unknown(described, ["name", "title", "data", "network", "training", "prior"], f"{file}: experiment")
+    known = ["name", "title", "judges", "data", "network", "training", "prior"]
+    _refuse_unknown(described, known, f"{file}: experiment")
     if "prior" not in described:  # dvc.yaml names it
         raise ParameterError(f"{file}: experiment.prior is missing; it may be `prior: {{variants: []}}`, for none")
     entries = _mapping(content, "runs", file)
     experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
     variants = load_variants(root)
     runs = {run: _run(run, entry, variants, experiment, f"{file}: runs.{run}") for run, entry in entries.items()}
+    _refuse_unlike_seeds(runs.values(), file)
     for given in experiment.prior.variants or []:
         if given not in variants and given not in runs:
             raise ParameterError(f"{file}: experiment.prior.variants: {given!r} is no variant and no run here"
                                  f"{nearest(given, [*variants, *runs])}")  # fmt: skip
     return experiment.model_copy(update={"runs": runs})
+
+
+def check_experiments(root: Path = ROOT) -> list[str]:
+    """Load every experiment, as DVC reads them all whichever is asked for; returns their names.
+
+    Raises:
+        ParameterError: one line about the first that is not in order.
+    """
+    names = experiment_names(root)
+    for name in names:
+        load_experiment(name, root)
+    return names
+
+
+def _refuse_unlike_seeds(runs: Iterable[Run], file: str) -> None:
+    """Runs without a learning rate in their names are seeds of one model, and averaged as such."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        if run.name == f"{run.variant.name}-{run.seed}":
+            other = first.setdefault(run.variant.name, run)
+            if run.learning_rate != other.learning_rate:
+                raise ParameterError(
+                    f"{file}: runs.{run.name} has the learning rate {run.learning_rate:g}, runs.{other.name} "
+                    f"{other.learning_rate:g}; seeds of a variant must have one: at another rate it is named "
+                    f"{run.name}-lr{short(run.learning_rate)}"
+                )
 
 
 def load_variants(root: Path = ROOT) -> dict[str, Variant]:

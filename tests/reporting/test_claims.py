@@ -111,10 +111,12 @@ def test_all_of_the_papers_claims_and_nine_disagreements_are_there():
     assert {name.split(",")[0] for name in ALL} == {*paper.CLAIMS, *map(str, range(1, 10))}
 
 
-def test_photographs_judge_nothing(loaded):
-    experiment = loaded[SMALL].experiment
-    photos = experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": "photos"})})
-    assert judge_all([dataclasses.replace(loaded[SMALL], experiment=photos)]) == judge_all([])
+def test_an_experiment_judges_only_if_it_says_so(loaded):
+    silent = loaded[SMALL].experiment.model_copy(update={"judges": False})
+    results = dataclasses.replace(loaded[SMALL], experiment=silent)
+    assert judge_all([results]) == judge_all([]) != judge_all([loaded[SMALL]])
+    text = report_markdown(results, {})
+    assert "What became of each claim" not in text and "The rules of the verdicts" not in text
 
 
 def test_an_experiment_without_seeds_judges_only_what_no_other_can(study):

@@ -45,10 +45,10 @@ class Claim:
 
 
 def judges(experiments: Sequence[Results]) -> list[Results]:
-    """Those that judge anything, those with seeds enough for an interval first, then the nearest to the paper's
-    setting: by width, then by steps."""
-    real = [results for results in experiments if results.experiment.data.source != "photos"]
-    return sorted(real, key=lambda results: (not has_seeds(results), -width(results), -steps(results)))
+    """Those whose params.yaml says that they judge: those with seeds enough for an interval first, then the nearest to
+    the paper's setting, by width and then by steps."""
+    judging = [results for results in experiments if results.experiment.judges]
+    return sorted(judging, key=lambda results: (not has_seeds(results), -width(results), -steps(results)))
 
 
 def has_seeds(results: Results) -> bool:
