@@ -143,7 +143,7 @@ TYPES = [
     ("learning_rate: 1e-4", "learning_rate: .inf", "learning_rate is inf; it must be a number from 1e-08 to 10"),
     ("learning_rate: 1e-4", "learning_rate: 0", "learning_rate is 0; it must be a number from 1e-08 to 10"),
     ("image_size: 32", "image_size: 30", "data.image_size is 30; it must be a multiple of 4 from 8 to 1,024"),
-    ("source: photos", "source: flickr", "data.source is 'flickr'; it must be one of photos, tiny_imagenet"),
+    ("source: photos", "source: flickr", "data.source is 'flickr'; it must be one of photos, folder, tiny_im"),
     ("source: photos", "source: photos, resize: best", "data.resize is 'best'; it must be one of adm, tv_bilinear,"),
     ("source: photos", "source: photos, limit: 0", "data.limit is 0; it must be an integer from 1 to 10,000,000 or nu"),
     ("source: photos", "source: photos, path: 3", "experiment.data.path is 3; it must be text or null"),
@@ -201,7 +201,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(root, old, new, sa
 MISSING = [
     ("    steps: 20\n", "", "experiment.training.steps is missing; it must be an integer from 1 to 10,000,000"),
     ("  network: {width: 8, num_embeddings: 512}\n", "", "experiment.network is missing; it must be a mapping"),
-    ("source: photos, ", "", "experiment.data.source is missing; it must be one of photos, tiny_imagenet"),
+    ("source: photos, ", "", "experiment.data.source is missing; it must be one of photos, folder, tiny_im"),
     ("  name: sample\n", "", "experiment.name is None; it must be"),
     ("vq, seed: 0", "vq", "runs.vq-0.seed is missing; it must be an integer"),
     ("bottleneck: projected, seed: 1", "seed: 1", "runs.halved-1.bottleneck is missing; it must be text"),

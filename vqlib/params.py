@@ -33,13 +33,15 @@ class _Section(BaseModel):
 class Data(_Section):
     """What images an experiment sees."""
 
-    source: Literal["photos", "tiny_imagenet", "imagenet", "imagenette", "cifar10"]
+    source: Literal["photos", "folder", "tiny_imagenet", "imagenet", "imagenette", "cifar10"]
     path: str | None = None  # where the source lies, relative to the root; null where the source needs none
     image_size: int = Field(ge=8, le=1024, multiple_of=4)  # pixels, both sides
     resize: Literal["adm", "tv_bilinear", "box_squash"] = "adm"
     validation_every: int = Field(25, ge=2, le=10_000)  # each n-th training image of a class is for validation
     limit: int | None = Field(None, ge=1, le=10_000_000)  # training images per class; null for all
-    partial: bool = False  # whether a sample of imagenet or imagenette will do: other counts, bad images dropped
+    partial: bool = (
+        False  # whether a sample of imagenet or imagenette will do, and bad images are dropped (folder, too)
+    )
     download: bool = False  # whether torchvision may fetch imagenette or cifar10 where it is missing
 
 
