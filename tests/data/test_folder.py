@@ -44,7 +44,10 @@ def test_pixels_and_labels_are_those_of_the_files(tmp_path):
 REFUSED = {
     "no class": ({"train/a.png": png(1)}, r"1 files do not belong there, the first is train/a\.png; .* <class>/<name>"),
     "an ending": ({"val/cat/a.gif": b"GIF89a"}, r"the first is val/cat/a\.gif; .* \.jpg, \.jpeg and \.png"),
-    "another class": ({"val/cow/a.png": png(1)}, r"val/ has the class cow, which train/ has not; it may have My dog, cat"),
+    "another class": (
+        {"val/cow/a.png": png(1)},
+        r"val/ has the class cow, which train/ has not; it may have My dog, cat",
+    ),
 }
 
 
