@@ -197,20 +197,24 @@ def unrest_of(table: pd.DataFrame) -> tuple[int, int]:
 
 
 def uncured(study: Study, model: str, verdict: Verdict) -> Verdict:
-    """``verdict``, which waits for interventions, with how restless the original is: where it is quiet there is nothing
-    to cure."""
-    told, runs = [], []
+    """``verdict``, which waits for interventions, with how restless the original is (where it is quiet there is nothing
+    to cure) and those interventions that were run."""
+    told: dict[str, list[str]] = {}
+    runs = []
     for results in study:
         table = stability_of(results)
-        own = table[(table["variant"] == model) & table["burst"].notna()]
-        if len(own):
-            hits, of = unrest_of(own)
-            told.append(f"{hits} of {of} runs at {at(results)} (logged every {logged_every(results)})")
-            runs += [(results.experiment.name, run) for run in own["run"]]
-    if not told:
+        for variant in (model, *INTERVENTIONS[model]):
+            own = table[(table["variant"] == variant) & table["burst"].notna()]
+            if len(own):
+                hits, of = unrest_of(own)
+                told.setdefault(variant, []).append(
+                    f"{hits} of {of} runs at {at(results)} (logged every {logged_every(results)})"
+                )
+                runs += [(results.experiment.name, run) for run in own["run"]]
+    if model not in told:
         return verdict
-    seen = f"`{model}` itself has a late peak or a burst of the gradient above {BURST:g} in {', '.join(told)}."
-    evidence = f"{verdict.evidence} {seen}"
+    seen = "; ".join(f"`{variant}` in {', '.join(told[variant])}" for variant in dict.fromkeys((model, *told)))
+    evidence = f"{verdict.evidence} With a late peak or a burst of the gradient above {BURST:g}: {seen}."
     return dataclasses.replace(verdict, evidence=evidence, runs=tuple(runs), exhibits=("stability",))
 
 
