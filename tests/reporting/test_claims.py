@@ -342,9 +342,9 @@ def test_where_interventions_are_lacking_the_cause_of_c2_says_how_restless_the_o
     assert verdict.said == "open" and "Needs 3 seeds of `projected` and `projected_detached`" in verdict.evidence
     assert verdict.evidence.endswith(
         "With a late peak or a burst of the gradient above 10: `projected` in 2 of 5 runs at width 64, 7,500 steps "
-        "(logged every 75), 1 of 3 runs at width 64, 2,500 steps (logged every 25); `projected_detached` in 0 of 3 runs "
-        "at width 64, 2,500 steps (logged every 25); `projected_guard` in 0 of 3 runs at width 64, 2,500 steps (logged "
-        "every 25)."
+        "(logged every 75), 1 of 3 runs at width 64, 2,500 steps (logged every 25); `projected_detached` in 0 of 3 "
+        "runs at width 64, 2,500 steps (logged every 25); `projected_guard` in 0 of 3 runs at width 64, 2,500 steps "
+        "(logged every 25)."
     )
     assert (SWEEP, "projected_guard-2") in verdict.runs
     assert (SMALL, "projected-4") in verdict.runs
