@@ -39,20 +39,23 @@ help:
 	@echo 'PYTHON=python3.12 after any of them chooses the Python that .venv is made with.'
 
 repro: checked .venv
-	@python -m vqlib check $(EXPERIMENT) $(RUN)
+	@python -m vqlib check '$(EXPERIMENT)' $(RUN)
+	@test -f '$(pipeline)' || cp dvc.yaml '$(pipeline)'  # one text for all; committed with an experiment's first results
 ifdef RUN
 	python -m dvc repro '$(pipeline):evaluate@$(RUN)'
-	python -m dvc repro -s '$(pipeline):notebooks' '$(pipeline):report'  # of the results as they are
+	python -m dvc repro -s '$(pipeline):report'  # of the results as they are
 else
 	python -m dvc repro '$(pipeline)'
 endif
 	@echo 'The report: reports/$(EXPERIMENT)/report.html'
 
 study: .venv
+	@python -m vqlib check
 	python -m dvc repro -s reports/dvc.yaml:study  # the results as they are: no run is made anew
 	python -m vqlib.reporting.study --readme
 
 tour: .venv
+	@python -m vqlib check
 	python -m dvc repro reports/dvc.yaml:tour
 
 test: .venv  # a file's tests stay in one process and in their order
@@ -85,7 +88,6 @@ clean:
 checked:
 	@test -e .git || { echo 'vqlib: this folder is no git clone, and DVC needs one; use git clone, not a download' >&2; exit 1; }
 	@test -f '$(dir $(pipeline))params.yaml' || { echo 'vqlib: EXPERIMENT is $(EXPERIMENT); it may be one of: $(experiments)' >&2; exit 1; }
-	@test -f '$(pipeline)' || cp dvc.yaml '$(pipeline)'  # one text for all; committed with an experiment's first results
 
 .venv:
 	@sh tools/venv.sh

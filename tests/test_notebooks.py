@@ -66,7 +66,7 @@ def test_the_page_of_the_tour_is_the_tour():
 
 def test_a_page_has_what_the_cells_show_and_no_older_pictures(tmp_path):
     executed = small([
-        nbformat.v4.new_markdown_cell("# Title"),
+        nbformat.v4.new_markdown_cell("# Title\n\n![png](kept)"),
         nbformat.v4.new_code_cell("one"),
         nbformat.v4.new_code_cell("two\n\n\nthree"),
     ])  # fmt: skip
@@ -80,7 +80,12 @@ def test_a_page_has_what_the_cells_show_and_no_older_pictures(tmp_path):
     assert nb.main(["page", str(tmp_path / "small.ipynb"), str(folder)]) == 0
     page = (folder / "README.md").read_text()
     assert "# Title" in page and "```python\none\n```" in page and "](../../notebooks/small.ipynb)" in page
-    assert "(figures/cell_1_0.png)" in page and "<td>7</td>" in page and "dataframe" not in page
+    assert "```python\ntwo\n\n\nthree\n```" in page and "![png](kept)" in page
+    assert (
+        "![what the cell above shows](figures/cell_1_0.png)" in page
+        and "<td>7</td>" in page
+        and "dataframe" not in page
+    )
     assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == {"cell_1_0.png": b"hello"}
 
 

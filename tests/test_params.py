@@ -104,14 +104,19 @@ def test_every_experiment_of_this_repository_loads():
         assert load_experiment(name).runs
 
 
-def test_all_experiments_are_checked_whichever_is_asked_for(root):
-    """DVC reads all of them, so a copy that still has another's name stops every command."""
-    assert check_experiments(root) == ["sample", "other"]
+def test_what_dvc_reads_is_checked_whichever_experiment_is_asked_for(root):
+    """A copy that still has another's name stops every command of DVC, once a dvc.yaml lies beside it."""
+    assert check_experiments(root=root) == ["sample"]
     shutil.copytree(root / "experiments" / "other", root / "experiments" / "mine")
-    with pytest.raises(
-        ParameterError, match=r"experiments/mine/params\.yaml: params is 'experiments/other/params\.yaml'"
-    ):
-        check_experiments(root)
+    assert check_experiments("other", root) == ["sample"]
+    said = r"mine/params\.yaml: params is 'experiments/other/params\.yaml'; it must be 'experiments/mine/params\.yaml'"
+    with pytest.raises(ParameterError, match=said):
+        check_experiments("mine", root)
+    (root / "experiments" / "mine" / "dvc.yaml").touch()
+    with pytest.raises(ParameterError, match=said):
+        check_experiments("other", root)
+    with pytest.raises(ParameterError, match="experiment 'othr' is not known; did you mean 'other'"):
+        check_experiments("othr", root)
 
 
 def test_a_run_that_is_not_there_is_one_line_before_dvc_is_asked(capsys):
@@ -122,8 +127,10 @@ def test_a_run_that_is_not_there_is_one_line_before_dvc_is_asked(capsys):
 
 def test_seeds_of_a_variant_have_one_learning_rate(root):
     message = mistake(root, "  vq-0: {", "  halved-3: {variant: halved, bottleneck: projected, seed: 3}\n  vq-0: {")
-    assert "has the learning rate 2" in message or "has the learning rate 0.0001" in message
-    assert "seeds of a variant must have one: at another rate it is named halved-" in message
+    assert message.endswith(
+        "runs.halved-1 has the learning rate 2, runs.halved-3 0.0001; seeds of a variant must have one: at another "
+        "rate it is named halved-1-lr2e0"
+    )
 
 
 TYPES = [

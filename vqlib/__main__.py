@@ -15,9 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or with one line on standard error 2 for a user's mistake and 130 for a signal."""
     parser = argparse.ArgumentParser(prog="python -m vqlib", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    checking = "read params.yaml of every experiment, as DVC does, and say what is wrong in it"
+    checking = "read the params.yaml that DVC reads, and say what is wrong in one"
     checks = commands.add_parser("check", help=checking, description=checking)
-    checks.add_argument("experiment", nargs="?", help="that is to be one of them")
+    checks.add_argument("experiment", nargs="?", help="whose params.yaml is read, too")
     checks.add_argument("run", nargs="?", help="that is to be one of its runs")
     for command, does in (
         ("prepare", "make the arrays of an experiment"),
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options and given.command != "train":
             parser.error(f"unrecognized arguments: {' '.join(options)}")
         if given.command == "check":
-            check_experiments()
+            check_experiments(given.experiment)
             if given.run:
                 load_experiment(given.experiment).run(given.run)
             return 0

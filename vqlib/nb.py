@@ -31,9 +31,6 @@ from vqlib.params import ROOT, load_experiment, nearest
 
 PARAMETER = re.compile(r"[a-z][a-z0-9_]*")  # papermill writes the name into code, so nothing else may be one
 AGAIN = "start again: a training goes on from its last checkpoint"
-PICTURE = "figures/cell_{cell_index}_{index}{extension}"
-BLANK = re.compile(r"\n(?:[ \t]*\n){2,}")
-STYLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL)  # of pandas' tables; pages in Markdown show it as text
 TO_SAVE = 600  # seconds that a kernel has to end after a signal: a step and the writing of a checkpoint
 
 
@@ -150,34 +147,6 @@ def run(source: Path, target: Path, parameters: dict[str, str]) -> None:
             obsolete.unlink()
 
 
-def write_page(executed: Path, folder: Path) -> Path:
-    """An executed notebook as ``folder``/README.md with its pictures in ``folder``/figures; returns the page. What an
-    earlier page left there and this one lacks is removed.
-
-    Raises:
-        UserError: it is no notebook, or the folder cannot be written.
-    """
-    from nbconvert import MarkdownExporter
-    from traitlets.config import Config
-
-    notebook = read(executed)
-    exporter = MarkdownExporter(config=Config({"ExtractOutputPreprocessor": {"output_filename_template": PICTURE}}))
-    text, made = exporter.from_notebook_node(notebook)
-    text = BLANK.sub("\n\n", STYLE.sub("", text)).replace("![png](", "![what the cell above shows](").strip()
-    opening = (
-        f"<!-- made from notebooks/{executed.name} by `make tour` -->\n> The notebook "
-        f"[{executed.name}](../../notebooks/{executed.name}), run from top to bottom on a CPU; `make lab` opens it.\n\n"
-    )
-    files = {**made.get("outputs", {}), "README.md": f"{opening}{text}\n".encode()}
-    with in_one_line(folder):
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-        for path in (folder / "figures").glob("*"):
-            if f"figures/{path.name}" not in files:
-                path.unlink()
-    return folder / "README.md"
-
-
 def end_with_dvc() -> None:
     """Get SIGTERM when the `dvc repro` that started this process has ended, which would leave its command running."""
     import psutil
@@ -217,7 +186,9 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "run":
             run(given.notebook, given.output, dict(given.parameters))
         elif given.command == "page":
-            print(write_page(given.notebook, given.folder))
+            from vqlib.pages import write_page
+
+            print(write_page(read(given.notebook), given.notebook.name, given.folder))
         else:
             for path in given.notebooks:
                 notebook, target = strip(read(path)), given.to / path.name if given.to else path

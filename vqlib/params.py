@@ -200,14 +200,18 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
     return experiment.model_copy(update={"runs": runs})
 
 
-def check_experiments(root: Path = ROOT) -> list[str]:
-    """Load every experiment, as DVC reads them all whichever is asked for; returns their names.
+def check_experiments(asked: str | None = None, root: Path = ROOT) -> list[str]:
+    """Load every experiment that has a dvc.yaml, as DVC reads them all whichever is asked for, and the one that is.
+
+    Returns:
+        Their names.
 
     Raises:
         ParameterError: one line about the first that is not in order.
     """
-    names = experiment_names(root)
-    for name in names:
+    first, *others = experiment_names(root)
+    names = [first, *(name for name in others if (root / "experiments" / name / "dvc.yaml").is_file())]
+    for name in dict.fromkeys([asked or first, *names]):
         load_experiment(name, root)
     return names
 

@@ -77,6 +77,9 @@ BROKEN = {
     "decompress": (altered(decompress=lambda self, indices, _: Rounded.decompress(self, indices, _) + torch.rand(())),
                    "decompress must give back what forward lets through"),
     "not finite": (of_forward(lambda z, losses, indices: (z / 0, losses, indices)), "numbers that are not finite"),
+    "not finite in training": (altered(forward=lambda self, z_e: (
+        Rounded.forward(self, z_e)[0] * (torch.inf if self.training else 1), *Rounded.forward(self, z_e)[1:])),
+        "forward in training on latents of (3, 8, 5, 2) gives numbers that are not finite"),
     "no gradient": (of_forward(lambda z, losses, indices: (z.detach(), losses, indices)), "and none arrives"),
     "values": (altered(__init__=reads_a_value), "__init__ must work without values"),
 }  # fmt: skip
@@ -97,6 +100,35 @@ def test_every_variant_passes_and_no_generator_moves(name):
 
 def test_one_that_keeps_the_contract_passes(use):
     use(Rounded)
+    check_bottleneck(NETWORK, VARIANTS["vq"])
+
+
+def warms_up(self, z_e):
+    """Nothing passes in the first step."""
+    self.passed = getattr(self, "passed", 0) + self.training
+    z, losses, indices = Rounded.forward(self, z_e)
+    return z.detach() if self.training and self.passed < 2 else z, losses, indices
+
+
+def works_in_place(self, z_e):
+    _, losses, indices = Rounded.forward(self, z_e)
+    z = self.decompress(indices, None) if not self.training else z_e.mul_(0.5)
+    return z, losses, indices
+
+
+ODD = {
+    "a zero at the start": of_forward(lambda z, losses, indices: (z + 0 * z.mean(), losses, indices)),
+    "a mean of zero": altered(
+        forward=lambda self, z_e: (straight_through(z_e - z_e.mean(1, True), Rounded.forward(self, z_e)[0].detach()),
+                                   *Rounded.forward(self, z_e)[1:])),
+    "a warm-up": altered(forward=warms_up),
+    "in place": altered(forward=works_in_place),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_odd_and_keeps_the_contract_passes(use, kind):
+    use(ODD[kind])
     check_bottleneck(NETWORK, VARIANTS["vq"])
 
 

@@ -13,10 +13,10 @@ from vqlib.data.sources.digests import digest_of_list
 from vqlib.data.sources.listing import some
 from vqlib.data.sources.trees import open_tree
 from vqlib.errors import DataError
-from vqlib.params import Data
+from vqlib.params import Data, nearest
 from vqlib.progress import Say
 
-IMAGE = re.compile(r"(train|val)/([^/]+)/([^/]+\.(?:jpe?g|png))", re.IGNORECASE)
+IMAGE = re.compile(r"(train|val)/([^/]+)/([^/]+\.(?i:jpe?g|png))")
 
 
 def find(data: Data, root: Path, say: Say) -> Source:
@@ -29,7 +29,7 @@ def find(data: Data, root: Path, say: Say) -> Source:
     for file in sorted(file for file in tree.sizes if file.startswith(("train/", "val/"))):
         if match := IMAGE.fullmatch(file):
             split, of_class, name = match.groups()
-            items[split.lower()].append(tree.item(of_class, name, file))
+            items[split].append(tree.item(of_class, name, file))
         else:
             strange.append(file)
     if strange:
@@ -41,8 +41,7 @@ def find(data: Data, root: Path, say: Say) -> Source:
         some(found, path, f"{split}/<class>/<name>.jpg")
     classes = sorted({item.wnid for item in items["train"]})
     if unknown := sorted({item.wnid for item in items["val"]} - set(classes)):
-        raise DataError(
-            f"{path}: val/ has the class {unknown[0]}, which train/ has not; it may have {', '.join(classes)}"
-        )
-    splits = {"train": items["train"], "test": items["val"]}
+        raise DataError(f"{path}: val/ has the class {unknown[0]}, which train/ has not{nearest(unknown[0], classes)}")
+    by_class = {split: sorted(found, key=lambda item: (item.wnid, item.name)) for split, found in items.items()}
+    splits = {"train": by_class["train"], "test": by_class["val"]}
     return Source(classes, splits, tree.read_place, whole=not data.partial, lists=digest_of_list(tree.digests))
