@@ -20,7 +20,7 @@ from vqlib.reporting.exhibits import all_exhibits, learning_curves, one_of_each,
 from vqlib.reporting.families import is_quiet
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
-from vqlib.reporting.report import report_markdown
+from vqlib.reporting.report import report_markdown, write_report
 from vqlib.reporting.results import Results, chosen_rate, load_results, tables
 from vqlib.reporting.statistics import burst, highest_step, numbers_of_log, ratio
 from vqlib.reporting.study_exhibits import learning_rates, stability_table
@@ -549,7 +549,7 @@ def test_unlike_learning_rates_are_told_where_peaks_are_compared(study):
     runs = results.runs.copy()
     runs.loc[runs["variant"] == "projected", "learning_rate"] = 8e-3
     verdict = unstable("projected")([dataclasses.replace(results, runs=runs)])
-    assert " They are not of one learning rate: 0.008 against 0.001." in verdict.evidence
+    assert " `projected` ran at a learning rate of 8e-3, the others at 1e-3." in verdict.evidence
 
 
 def test_the_table_of_stability_has_every_model_that_c2_compares_with(study):
@@ -560,6 +560,16 @@ def test_the_table_of_stability_has_every_model_that_c2_compares_with(study):
         ends = [numbers_of_log(results.of(run)) for run in results.runs_of(model)]
         expected = max(end["validation_end"] / end["validation_least"] for end in ends)
         assert table["end_over_best"][model] == pytest.approx(expected)
+
+
+def test_runs_csv_has_every_run_once_with_its_burst(study):
+    results = study.results(SWEEP)
+    rows = pd.read_csv(write_report(results, {}) / "tables/runs.csv")
+    assert list(rows["run"]) == list(results.grid["run"]) and rows["run"].is_unique
+    for run in ("vq-0", "projected_rows-1", "vq-0-lr4e-3"):
+        row = rows.set_index("run").loc[run]
+        assert row["burst"] == pytest.approx(burst(results.of(run)))
+        assert row["test.mse"] == pytest.approx(results.evaluations[run]["test"]["mse"])
 
 
 def test_a_ratio_at_a_precision_is_of_the_errors_at_it(study):

@@ -6,6 +6,7 @@ from collections.abc import Collection
 import pandas as pd
 from scipy.stats import fisher_exact
 
+from vqlib.params import short
 from vqlib.reporting import paper
 from vqlib.reporting.families import is_quiet
 from vqlib.reporting.judging import (
@@ -80,9 +81,9 @@ def unstable(model: str):
             f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
-        rates = [learning_rates(results, part["run"]) for part in (own, others)]
+        rates = [rates_in_words(results, part["run"]) for part in (own, others)]
         if len(others) and rates[0] != rates[1]:
-            evidence += f" They are not of one learning rate: {rates[0]} against {rates[1]}."
+            evidence += f" `{model}` ran at a learning rate of {rates[0]}, the others at {rates[1]}."
         bursts = [int((part["burst"] > BURST).sum()) for part in (own, others)]
         if own["burst"].notna().all() and others["burst"].notna().all():
             evidence += (
@@ -125,10 +126,10 @@ def unstable(model: str):
     return judge
 
 
-def learning_rates(results: Results, runs: Collection[str]) -> str:
-    """Those of these runs in words, from the lowest."""
+def rates_in_words(results: Results, runs: Collection[str]) -> str:
+    """The learning rates of these runs, from the lowest."""
     rates = results.runs["learning_rate"][results.runs["run"].isin(list(runs))]
-    return " or ".join(f"{rate:g}" for rate in sorted(set(rates)))
+    return " or ".join(short(rate) for rate in sorted(set(rates)))
 
 
 def peaks_of(table: pd.DataFrame) -> tuple[int, int]:
@@ -208,7 +209,7 @@ def uncured(study: Study, model: str, verdict: Verdict) -> Verdict:
             if len(own):
                 hits, of = unrest_of(own)
                 told.setdefault(variant, []).append(
-                    f"{hits} of {of} runs at {at(results)} (logged every {logged_every(results)})"
+                    f"{hits} of {of} run{'s' if of > 1 else ''} at {at(results)} (logged every {logged_every(results)})"
                 )
                 runs += [(results.experiment.name, run) for run in own["run"]]
     if model not in told:

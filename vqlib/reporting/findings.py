@@ -1,16 +1,16 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
 A value is a path: a run (``vq-0.test.mse``), its prior (``vq-0.prior.rate.bpp_prior``) or its log
-(``vq-0.training.burst``, and ``rise`` and ``grad_norm_max`` with the ``_step`` of either, ``validation_least`` and
-``validation_end``), a variant for the mean over its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 %
-interval of that mean, ``vq.seeds`` their number; ``projected.at_4_bits.psnr`` is the mean with continuous latents
-stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or ``bpp_bitstream``; ``projected.over.vq.low`` and
-``projected.at_4_bits.over.vq.low`` are ratios of test MSE: ``value``, ``low`` or ``high`` of its interval;
-``projected.at_own_rate.over.vq.value`` and the like are of the runs at the learning rates that validation chose) or the
-paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around ``/``, ``*``, ``+`` or
-``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as many as ``{{
-vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being underscores
-(``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
+(``vq-0.training.burst``, and ``rise`` and ``grad_norm_max`` with the ``_step`` of either, ``grad_norm_median``,
+``validation_least`` and ``validation_end``), a variant for the mean over its seeds (``vq.test.mse``;
+``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number; ``projected.at_4_bits.psnr``
+is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or ``bpp_bitstream``;
+``projected.over.vq.low`` and ``projected.at_4_bits.over.vq.low`` are ratios of test MSE: ``value``, ``low`` or ``high``
+of its interval; ``projected.at_own_rate.over.vq.value`` and the like are of the runs at the learning rates that
+validation chose) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around
+``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as
+many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
+underscores (``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
 (``tiny_imagenet_32_small/vq.test.mse``).
 """
 

@@ -78,14 +78,15 @@ def burst(history: pd.DataFrame) -> float:
 
 
 def numbers_of_log(history: pd.DataFrame) -> dict[str, float | int | None]:
-    """Numbers of one run's log, for a text: ``highest_step`` and ``burst``, the greatest gradient norm after the first
-    tenth of training, and the least and the last validation MSE; ``_step`` is the last one of the interval. None where
-    gradients were not logged."""
+    """Numbers of one run's log, for a text: ``highest_step`` as ``rise``, ``burst``, the greatest gradient norm after
+    the first tenth and the median over intervals of its mean, the least and the last validation MSE. ``_step`` is the
+    last one of the interval. None where gradients were not logged."""
     heights, late = _heights(history), _after_warm_up(history).set_index("step")
     found = {"rise": highest_step(history), "rise_step": int(heights.idxmax()), "burst": burst(history)}
     norms = late.get("grad_norm_max", pd.Series(dtype=float)).dropna()
     if len(norms):
-        found |= {"grad_norm_max": float(norms.max()), "grad_norm_max_step": int(norms.idxmax())}
+        found |= {"grad_norm_max": float(norms.max()), "grad_norm_max_step": int(norms.idxmax()),
+                  "grad_norm_median": float(late["grad_norm"].median())}  # fmt: skip
     validation = history["recon_loss"][history["split"] == "validation"]
     found |= {"validation_least": float(validation.min()), "validation_end": float(validation.iloc[-1])}
     return {key: None if value != value else value for key, value in found.items()}

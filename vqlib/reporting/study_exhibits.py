@@ -7,8 +7,8 @@ from vqlib.reporting import paper, study_figures
 from vqlib.reporting.claims_latents import kept_frequency
 from vqlib.reporting.claims_training import stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
-from vqlib.reporting.families import divides_by_a_norm, family, is_quiet
-from vqlib.reporting.judging import ENOUGH
+from vqlib.reporting.families import divides_by_a_norm, family, has_codebook
+from vqlib.reporting.judging import ENOUGH, is_copy_of_vq
 from vqlib.reporting.results import TIE, Results, chosen_rate
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
@@ -100,7 +100,8 @@ def stability_table(results: Results) -> Exhibit | None:
     table = stability_of(results)
     if not table["variant"].map(divides_by_a_norm).any():
         return None
-    table = table[table["variant"].map(lambda model: divides_by_a_norm(model) or is_quiet(model))]
+    copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
+    table = table[table["variant"].map(has_codebook) & ~copies]
     shown, values = [], []
     for model, part in table.groupby("variant", sort=False):
         texts, numbers = cells(results, model, {})
@@ -118,11 +119,11 @@ def stability_table(results: Results) -> Exhibit | None:
                                  "least_norm_in_use": part["least_used_norm"].min(),
                                  "end_over_best": part["end_over_best"].max()})  # fmt: skip
     caption = (
-        "The numbers behind it, over the runs of a model, for every model that C2 looks at or compares with. Highest "
-        "step: the worst of the second half, divided by a typical worst step (the median over logging intervals); a "
-        "late peak is one above 3. Burst: highest over mean gradient norm of a logging interval. End / best: the last "
-        "validation MSE over the least one, the greatest of the runs; tests and all other tables are of the weights "
-        "with the least. tables/runs.csv has every run."
+        "Stability of every model with a learnt codebook, copies of `vq` left out, over its runs. Highest step: the "
+        "worst of the second half, divided by a typical worst step (the median over logging intervals); a late peak is "
+        "one above 3. Burst: highest over mean gradient norm of a logging interval. End / best: the last validation "
+        "MSE over the least one, the greatest of the runs; tests and all other tables are of the weights with the "
+        "least. tables/runs.csv has every run."
     )
     return table_of("stability", "Stability as numbers", shown, values, caption, results, *table["run"])
 
