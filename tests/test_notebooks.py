@@ -1,5 +1,6 @@
 """The committed notebooks: clean, in form, and able to run."""
 
+import re
 import subprocess
 import sys
 
@@ -50,6 +51,47 @@ def test_the_tour_runs_from_a_fresh_clone(tmp_path):
     assert (
         sum("image/png" in output.get("data", {}) for cell in executed.cells for output in cell.get("outputs", [])) > 4
     )
+
+
+def test_the_page_of_the_tour_is_the_tour():
+    """Every cell of the notebook stands in the committed page, and every figure of it where the page looks for it."""
+    page = (ROOT / "reports/tour/README.md").read_text()
+    cells = nb.read(ROOT / "notebooks/00_tour.ipynb").cells
+    missing = [cell.source for cell in cells if cell.source.strip() not in page]
+    assert not missing, "make it again: make tour"
+    shown = re.findall(r"!\[[^]]+\]\((.+)\)", page)
+    assert len(shown) > 4
+    assert sorted(shown) == sorted(f"figures/{path.name}" for path in (ROOT / "reports/tour/figures").iterdir())
+
+
+def test_a_page_has_what_the_cells_show_and_no_older_pictures(tmp_path):
+    executed = small([
+        nbformat.v4.new_markdown_cell("# Title\n\n![png](kept)"),
+        nbformat.v4.new_code_cell("one"),
+        nbformat.v4.new_code_cell("two\n\n\nthree"),
+    ])  # fmt: skip
+    html = "<div>\n<style scoped>\n    .dataframe { color: red }\n</style>\n<table><tr><td>7</td></tr></table></div>"
+    executed.cells[1]["outputs"] = [nbformat.v4.new_output("display_data", {"image/png": "aGVsbG8="})]
+    executed.cells[2]["outputs"] = [nbformat.v4.new_output("display_data", {"text/html": html, "text/plain": "7"})]
+    nbformat.write(executed, tmp_path / "small.ipynb")
+    folder = tmp_path / "page"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "cell_9_0.png").write_bytes(b"old")
+    assert nb.main(["page", str(tmp_path / "small.ipynb"), str(folder)]) == 0
+    page = (folder / "README.md").read_text()
+    assert "# Title" in page and "```python\none\n```" in page and "](../../notebooks/small.ipynb)" in page
+    assert "```python\ntwo\n\n\nthree\n```" in page and "![png](kept)" in page
+    assert (
+        "![what the cell above shows](figures/cell_1_0.png)" in page
+        and "<td>7</td>" in page
+        and "dataframe" not in page
+    )
+    assert {path.name: path.read_bytes() for path in (folder / "figures").iterdir()} == {"cell_1_0.png": b"hello"}
+
+
+def test_a_page_of_what_is_no_notebook_is_one_line(tmp_path, capsys):
+    assert nb.main(["page", str(tmp_path / "none.ipynb"), str(tmp_path / "page")]) == 2
+    assert capsys.readouterr().err.startswith("error: ") and not (tmp_path / "page").exists()
 
 
 def small(cells: list) -> nbformat.NotebookNode:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from vqlib.__main__ import main
 from vqlib.errors import ParameterError
 from vqlib.params import (
     ROOT,
     Codes,
+    check_experiments,
     constructor_arguments,
     experiment_names,
     load_experiment,
@@ -102,6 +104,35 @@ def test_every_experiment_of_this_repository_loads():
         assert load_experiment(name).runs
 
 
+def test_what_dvc_reads_is_checked_whichever_experiment_is_asked_for(root):
+    """A copy that still has another's name stops every command of DVC, once a dvc.yaml lies beside it."""
+    assert check_experiments(root=root) == ["sample"]
+    shutil.copytree(root / "experiments" / "other", root / "experiments" / "mine")
+    assert check_experiments("other", root) == ["sample"]
+    said = r"mine/params\.yaml: params is 'experiments/other/params\.yaml'; it must be 'experiments/mine/params\.yaml'"
+    with pytest.raises(ParameterError, match=said):
+        check_experiments("mine", root)
+    (root / "experiments" / "mine" / "dvc.yaml").touch()
+    with pytest.raises(ParameterError, match=said):
+        check_experiments("other", root)
+    with pytest.raises(ParameterError, match="experiment 'othr' is not known; did you mean 'other'"):
+        check_experiments("othr", root)
+
+
+def test_a_run_that_is_not_there_is_one_line_before_dvc_is_asked(capsys):
+    assert main(["check"]) == main(["check", "sample", "vq-0"]) == 0
+    assert main(["check", "sample", "vq-00"]) == 2
+    assert "run 'vq-00' is not in the experiment 'sample'; did you mean 'vq-0'" in capsys.readouterr().err
+
+
+def test_seeds_of_a_variant_have_one_learning_rate(root):
+    message = mistake(root, "  vq-0: {", "  halved-3: {variant: halved, bottleneck: projected, seed: 3}\n  vq-0: {")
+    assert message.endswith(
+        "runs.halved-1 has the learning rate 2, runs.halved-3 0.0001; seeds of a variant must have one: at another "
+        "rate it is named halved-1-lr2e0"
+    )
+
+
 TYPES = [
     ("width: 8", "width: '8'", "experiment.network.width is '8'; it must be an integer from 1 to 4,096"),
     ("width: 8", "width: 8.0", "experiment.network.width is 8.0; it must be an integer"),
@@ -119,7 +150,7 @@ TYPES = [
     ("learning_rate: 1e-4", "learning_rate: .inf", "learning_rate is inf; it must be a number from 1e-08 to 10"),
     ("learning_rate: 1e-4", "learning_rate: 0", "learning_rate is 0; it must be a number from 1e-08 to 10"),
     ("image_size: 32", "image_size: 30", "data.image_size is 30; it must be a multiple of 4 from 8 to 1,024"),
-    ("source: photos", "source: flickr", "data.source is 'flickr'; it must be one of photos, tiny_imagenet"),
+    ("source: photos", "source: flickr", "data.source is 'flickr'; it must be one of photos, folder, tiny_im"),
     ("source: photos", "source: photos, resize: best", "data.resize is 'best'; it must be one of adm, tv_bilinear,"),
     ("source: photos", "source: photos, limit: 0", "data.limit is 0; it must be an integer from 1 to 10,000,000 or nu"),
     ("source: photos", "source: photos, path: 3", "experiment.data.path is 3; it must be text or null"),
@@ -177,7 +208,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(root, old, new, sa
 MISSING = [
     ("    steps: 20\n", "", "experiment.training.steps is missing; it must be an integer from 1 to 10,000,000"),
     ("  network: {width: 8, num_embeddings: 512}\n", "", "experiment.network is missing; it must be a mapping"),
-    ("source: photos, ", "", "experiment.data.source is missing; it must be one of photos, tiny_imagenet"),
+    ("source: photos, ", "", "experiment.data.source is missing; it must be one of photos, folder, tiny_im"),
     ("  name: sample\n", "", "experiment.name is None; it must be"),
     ("vq, seed: 0", "vq", "runs.vq-0.seed is missing; it must be an integer"),
     ("bottleneck: projected, seed: 1", "seed: 1", "runs.halved-1.bottleneck is missing; it must be text"),

@@ -303,6 +303,16 @@ def imported_by(file: str, seen: set[str]) -> set[str]:
     return seen
 
 
+def imported_in(notebook: str, folder: Path) -> set[str]:
+    """The repository's files that the cells of a notebook import, and those that they import in turn."""
+    script = folder / "notebook.py"
+    cells = [
+        cell.source for cell in nbformat.read(ROOT / f"notebooks/{notebook}.ipynb", 4).cells if "code" in cell.cell_type
+    ]
+    script.write_text("\n".join(line for cell in cells for line in cell.splitlines() if not line.startswith("%")))
+    return imported_by(script.as_posix(), set())
+
+
 @pytest.mark.parametrize(
     ("stage", "notebook"),
     [
@@ -314,13 +324,8 @@ def imported_by(file: str, seen: set[str]) -> set[str]:
     ],
 )
 def test_a_stage_depends_on_all_that_it_imports(stage, notebook, tmp_path):
-    script = tmp_path / "notebook.py"
-    cells = [
-        cell.source for cell in nbformat.read(ROOT / f"notebooks/{notebook}.ipynb", 4).cells if "code" in cell.cell_type
-    ]
-    script.write_text("\n".join(line for cell in cells for line in cell.splitlines() if not line.startswith("%")))
     described = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
-    assert imported_by(script.as_posix(), set()) <= {
+    assert imported_in(notebook, tmp_path) <= {
         *described.get("do", described)["deps"],
         *EXEMPT,
         *EXEMPT_OF[stage],
@@ -344,7 +349,7 @@ def test_the_codecs_depend_on_all_that_they_import():
 
 def test_the_page_over_all_experiments_depends_on_each_that_judges_and_on_its_code():
     stage = YAML(typ="safe").load(ROOT / "reports/dvc.yaml")["stages"]["study"]
-    names = [name for name in experiment_names() if load_experiment(name).data.source != "photos"]
+    names = [name for name in experiment_names() if load_experiment(name).judges]
     judging = [name for name in names if any((ROOT / "results" / name).glob("*.json"))]
     assert {dep for dep in stage["deps"] if dep.startswith("results/")} - {"results/FINDINGS.md"} == {
         f"results/{name}" for name in judging
@@ -353,6 +358,15 @@ def test_the_page_over_all_experiments_depends_on_each_that_judges_and_on_its_co
     assert [next(iter(one)) for one in stage["params"]] == [f"experiments/{name}/params.yaml" for name in judging]
     needed = imported_by("vqlib/reporting/study.py", {"vqlib/reporting/study.py"})
     assert needed <= {*stage["deps"], *EXEMPT, "vqlib/reporting/__init__.py"}
+
+
+def test_the_page_of_the_tour_depends_on_all_that_the_tour_imports(tmp_path):
+    stage = YAML(typ="safe").load(ROOT / "reports/dvc.yaml")["stages"]["tour"]
+    names = {"vqlib/data/__init__.py", "vqlib/reporting/__init__.py"}
+    by_name = {f"vqlib/bottlenecks/{name}.py" for name in ("vq", "projected", "projected_rows", "identity")}
+    assert imported_in("00_tour", tmp_path) | by_name <= {*stage["deps"], *EXEMPT, *names}
+    assert {"vqlib/data/sources/photos.py", "vqlib/pages.py"} <= set(stage["deps"])
+    assert all((ROOT / file).is_file() for file in stage["deps"] if file.startswith("vqlib"))
 
 
 def test_every_stage_depends_on_exact_files_that_exist():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vqlib.params import ROOT, experiment_names
+from vqlib.params import ROOT, experiment_names, load_experiment
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.html import anchor
 from vqlib.reporting.report import report_markdown
@@ -65,7 +65,8 @@ def test_every_bitstream_is_within_two_percent_of_its_cross_entropy():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page):
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", prose):
         name, _, heading = link.partition("#")
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
@@ -78,6 +79,22 @@ def test_the_readme_links_to_what_it_speaks_of():
 
 def anchors(page: Path) -> set[str]:
     return {anchor(line.lstrip("#").strip()) for line in page.read_text().splitlines() if line.startswith("#")}
+
+
+def test_the_experiment_that_it_shows_is_a_whole_one(tmp_path):
+    (shown,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    for folder in ("experiments/mine", "vqlib/bottlenecks"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "experiments" / "mine" / "params.yaml").write_text(shown)
+    for name in ("vq", "mine"):
+        shutil.copy(ROOT / "vqlib/bottlenecks/vq.py", tmp_path / f"vqlib/bottlenecks/{name}.py")
+    (tmp_path / "params.yaml").write_text(
+        "root: .\nparams: params.yaml\nexperiment: {name: sample}\nruns: {}\n"
+        "variants:\n  vq: {bottleneck: vq}\n  mine: {bottleneck: mine}\n"
+    )
+    experiment = load_experiment("mine", tmp_path)
+    assert list(experiment.runs) == ["vq-0", "mine-0"] and not experiment.judges
+    assert not experiment.prior.wants(experiment.runs["mine-0"])
 
 
 def test_it_names_every_notebook_and_the_contract_of_a_variant():

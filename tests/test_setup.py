@@ -33,6 +33,9 @@ case "$*" in
 "-m pip install"*)
     echo "$*" >>"$FAKE_LOG"
     case "$*" in *"$FAKE_FAILURE"*) exit 1 ;; *stdin) cat >>"$FAKE_LOG" ;; esac ;;
+"-m dvc"* | "-m vqlib"*)
+    echo "$*" >>"$FAKE_LOG"
+    case "$*" in *"$FAKE_FAILURE"*) exit 1 ;; esac ;;
 "-m pytest"*) echo "$0 PYTHONPATH=${PYTHONPATH-none}" >>"$FAKE_LOG" ;;
 esac
 """
@@ -63,7 +66,7 @@ class Clone:
     def make(self, *arguments: str, platform: str = PLATFORMS[0], failure: str = "nothing", **variables: str):
         """Runs make and returns its result; ``asked`` on it is what the fake Python logged, line by line."""
         self.log.write_text("")
-        ours = re.compile("MAKE|MFLAGS|PYTHON|EXPERIMENT|ARGS")
+        ours = re.compile("MAKE|MFLAGS|PYTHON|EXPERIMENT|RUN$|ARGS")
         keep = {name: value for name, value in os.environ.items() if not ours.match(name)}
         fake = {"FAKE_PLATFORM": platform, "FAKE_LOG": str(self.log), "FAKE_FAILURE": failure}
         command = ["make", "--no-print-directory", *arguments]
@@ -188,8 +191,26 @@ def test_repro_names_the_experiments_when_one_is_unknown(clone):
     (clone.folder / "experiments" / "cifar10").mkdir(parents=True)
     (clone.folder / "experiments" / "cifar10" / "params.yaml").touch()
     result = clone.make("repro", "EXPERIMENT=nope")
-    assert "EXPERIMENT may be one of: sample cifar10\n" in result.stderr
+    assert "; it may be one of: sample cifar10\n" in result.stderr
     assert result.asked == []
+
+
+def test_repro_checks_params_yaml_and_asks_dvc_for_all_or_for_one_run(clone):
+    for name in (".git", "experiments/mine"):
+        (clone.folder / name).mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml", "experiments/mine/params.yaml"):
+        (clone.folder / name).touch()
+    clone.make(".venv")
+    assert clone.make("repro").asked == ["-m vqlib check sample", "-m dvc repro dvc.yaml"]
+    mine = clone.folder / "experiments/mine/dvc.yaml"
+    refused = clone.make("repro", "EXPERIMENT=mine", failure="vqlib check mine")
+    assert refused.returncode != 0 and refused.asked == ["-m vqlib check mine"] and not mine.exists()
+    assert clone.make("repro", "EXPERIMENT=mine", "RUN=vq-0").asked == [
+        "-m vqlib check mine vq-0",
+        "-m dvc repro experiments/mine/dvc.yaml:evaluate@vq-0",
+        "-m dvc repro -s experiments/mine/dvc.yaml:report",
+    ]
+    assert mine.is_file()
 
 
 def test_readme_and_help_name_targets_that_exist(clone):

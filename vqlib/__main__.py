@@ -8,13 +8,17 @@ from pathlib import Path
 
 from vqlib.errors import ParameterError, UserError
 from vqlib.files import in_one_line
-from vqlib.params import load_experiment
+from vqlib.params import check_experiments, load_experiment
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or with one line on standard error 2 for a user's mistake and 130 for a signal."""
     parser = argparse.ArgumentParser(prog="python -m vqlib", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    checking = "read the params.yaml that DVC reads, and say what is wrong in one"
+    checks = commands.add_parser("check", help=checking, description=checking)
+    checks.add_argument("experiment", nargs="?", help="whose params.yaml is read, too")
+    checks.add_argument("run", nargs="?", help="that is to be one of its runs")
     for command, does in (
         ("prepare", "make the arrays of an experiment"),
         ("train", "train one of its runs"),
@@ -42,6 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         given, options = parser.parse_known_args(arguments)
         if options and given.command != "train":
             parser.error(f"unrecognized arguments: {' '.join(options)}")
+        if given.command == "check":
+            check_experiments(given.experiment)
+            if given.run:
+                load_experiment(given.experiment).run(given.run)
+            return 0
         if given.command == "prepare":
             from vqlib.data.__main__ import main as of_data
 

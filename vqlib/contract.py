@@ -1,20 +1,24 @@
 """Whether a bottleneck keeps its contract (vqlib.bottlenecks), asked before it is trained rather than found out after.
 
-What it looks at cannot be seen in a training that runs: how the model is evaluated, kept in a file and given a prior.
-An error inside the bottleneck's own code comes out as it is, with its traceback.
+What it looks at cannot be seen in a training that runs: how the model is evaluated, kept in a file and given a prior,
+and whether the encoder learns from what the decoder sees.
 """
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from vqlib.bottlenecks import make_bottleneck
 from vqlib.errors import ParameterError
 from vqlib.model import make_model
 from vqlib.params import Network, Variant
 
 GRIDS = ((2, 3), (5, 2))  # latents of these sizes are tried; evaluation and priors try others than the images' too
-IMAGES = 3
+IMAGES, STEPS = 3, 4
 
 
 def check_bottleneck(network: Network, variant: Variant) -> None:
@@ -29,13 +33,16 @@ def check_bottleneck(network: Network, variant: Variant) -> None:
         if not condition:
             raise ParameterError(f"{file}: {otherwise}; vqlib/bottlenecks/__init__.py has the contract")
 
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), _errors_in_one_line(file):
         torch.default_generator.manual_seed(0)
-        bottleneck = make_model(network, variant).bottleneck.eval()
+        model = make_model(network, variant)
+        bottleneck = model.bottleneck.eval()
         for name in ("compress", "decompress", "begin", "statistics", "alphabets"):
             holds(hasattr(bottleneck, name), f"Bottleneck has no {name}")
         for grid in GRIDS:
-            _check_on(bottleneck, torch.randn(IMAGES, network.width, *grid), holds)
+            with torch.no_grad():
+                _check_on(bottleneck, torch.randn(IMAGES, network.width, *grid), holds)
+        _check_training(model, network.width, holds)
         try:
             with torch.device("meta"):
                 make_model(network, variant)
@@ -43,16 +50,60 @@ def check_bottleneck(network: Network, variant: Variant) -> None:
             holds(False, f"__init__ must work without values, on the device meta, to read a model's file ({error})")
 
 
-def _check_on(bottleneck: nn.Module, z_e: Tensor, holds: Callable[[bool, str], None]) -> None:
-    shape, alphabets = tuple(z_e.shape), bottleneck.alphabets
-    tried = f"on latents of {shape}"
-    z, losses, indices = bottleneck(z_e)
+@contextmanager
+def _errors_in_one_line(file: str) -> Iterator[None]:
+    """An error in the bottleneck's file, or in calling it, as a ParameterError that names the line there; any other as
+    it is."""
+    try:
+        yield
+    except ParameterError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename).as_posix().endswith(file)]
+        if not lines and frames[-1].name != make_bottleneck.__name__:
+            raise
+        where, said = f"{file}, line {lines[-1]}" if lines else file, " ".join(str(error).split())
+        raise ParameterError(f"{where}: {type(error).__name__}: {said}") from error
+
+
+def _check_training(model: nn.Module, width: int, holds: Callable[[bool, str], None]) -> None:
+    """In training the decoder's gradient must reach the encoder, in one of a few steps: a warm-up may hold it back. The
+    model is begun and left in training mode."""
+    bottleneck = model.train().bottleneck
+    bottleneck.begin(STEPS)
+    reached = False
+    for _ in range(STEPS):
+        start = torch.randn(IMAGES, width, *GRIDS[-1], requires_grad=True)
+        z_e = start * 1.0  # as the encoder's output is: no leaf
+        z, losses, _ = bottleneck(z_e)
+        _check_forward(z_e, z, losses, f"in training on latents of {tuple(z_e.shape)}", holds)
+        if z.requires_grad:
+            found = torch.autograd.grad((z * torch.randn_like(z)).sum(), start, allow_unused=True)[0]
+            reached = reached or found is not None
+    holds(
+        reached,
+        "forward must let the decoder's gradient through to z_e in training, and none arrives (see straight_through)",
+    )
+
+
+def _check_forward(
+    z_e: Tensor, z: Tensor, losses: dict[str, Tensor], tried: str, holds: Callable[[bool, str], None]
+) -> None:
     holds(isinstance(z, Tensor) and z.shape == z_e.shape and z.dtype == z_e.dtype,
           f"forward {tried} must give z of the same shape and type, not {_said(z)}")  # fmt: skip
+    holds(bool(z.isfinite().all()), f"forward {tried} gives numbers that are not finite")
     for name, value in losses.items():
         holds(name.endswith("_loss") and name != "recon_loss",
               f"{name!r} may not name a loss; it must end in _loss, and recon_loss is the model's own")  # fmt: skip
         holds(isinstance(value, Tensor) and value.dim() == 0, f"{name} must be one number, not {_said(value)}")
+
+
+def _check_on(bottleneck: nn.Module, z_e: Tensor, holds: Callable[[bool, str], None]) -> None:
+    shape, alphabets = tuple(z_e.shape), bottleneck.alphabets
+    tried = f"on latents of {shape}"
+    z, losses, indices = bottleneck(z_e)
+    _check_forward(z_e, z, losses, tried, holds)
     stored, continuous = bottleneck.compress(z_e)
     for name, codes in (("forward", indices), ("compress", stored)):
         if codes is None:

@@ -2,7 +2,7 @@
 
 ``strip`` writes copies without outputs, so that saving a notebook in JupyterLab re-runs nothing, and their code alone,
 so that mending the prose of 02_train trains nothing again. ``run`` executes one through papermill and takes out of the
-executed copy whatever changes from one run to the next.
+executed copy whatever changes from one run to the next. ``page`` makes a page in Markdown of an executed copy.
 """
 
 import argparse
@@ -165,7 +165,7 @@ def end_with_dvc() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m vqlib.nb strip|run``; returns the exit status."""
+    """``python -m vqlib.nb strip|run|page``; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m vqlib.nb", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     stripping = commands.add_parser("strip", help="write copies without outputs")
@@ -175,6 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("notebook", type=Path)
     running.add_argument("output", type=Path)
     running.add_argument("-r", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "TEXT"))
+    reading = commands.add_parser("page", help="make a page in Markdown of an executed one")
+    reading.add_argument("notebook", type=Path)
+    reading.add_argument("folder", type=Path)
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the kernel is ended as on Ctrl-C
     if "DVC_STAGE" in os.environ:
@@ -182,6 +185,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.command == "run":
             run(given.notebook, given.output, dict(given.parameters))
+        elif given.command == "page":
+            from vqlib.pages import write_page
+
+            print(write_page(read(given.notebook), given.notebook.name, given.folder))
         else:
             for path in given.notebooks:
                 notebook, target = strip(read(path)), given.to / path.name if given.to else path

@@ -33,13 +33,15 @@ class _Section(BaseModel):
 class Data(_Section):
     """What images an experiment sees."""
 
-    source: Literal["photos", "tiny_imagenet", "imagenet", "imagenette", "cifar10"]
+    source: Literal["photos", "folder", "tiny_imagenet", "imagenet", "imagenette", "cifar10"]
     path: str | None = None  # where the source lies, relative to the root; null where the source needs none
     image_size: int = Field(ge=8, le=1024, multiple_of=4)  # pixels, both sides
     resize: Literal["adm", "tv_bilinear", "box_squash"] = "adm"
     validation_every: int = Field(25, ge=2, le=10_000)  # each n-th training image of a class is for validation
     limit: int | None = Field(None, ge=1, le=10_000_000)  # training images per class; null for all
-    partial: bool = False  # whether a sample of imagenet or imagenette will do: other counts, bad images dropped
+    partial: bool = (
+        False  # whether a sample of imagenet or imagenette will do, and bad images are dropped (folder, too)
+    )
     download: bool = False  # whether torchvision may fetch imagenette or cifar10 where it is missing
 
 
@@ -121,6 +123,7 @@ class Experiment(_Section):
 
     name: str
     title: str
+    judges: bool = False  # whether its runs are held against the paper's claims, in its report and in the study
     data: Data
     network: Network
     training: Training
@@ -181,18 +184,50 @@ def load_experiment(name: str, root: Path = ROOT) -> Experiment:
     described = _mapping(content, "experiment", file)
     if described.get("name") != name:
         raise ParameterError(f"{file}: experiment.name is {described.get('name')!r}; it must be {name!r}")
-    _refuse_unknown(described, ["name", "title", "data", "network", "training", "prior"], f"{file}: experiment")
+    known = ["name", "title", "judges", "data", "network", "training", "prior"]
+    _refuse_unknown(described, known, f"{file}: experiment")
     if "prior" not in described:  # dvc.yaml names it
         raise ParameterError(f"{file}: experiment.prior is missing; it may be `prior: {{variants: []}}`, for none")
     entries = _mapping(content, "runs", file)
     experiment = _build(Experiment, {"title": name, **described, "root": root}, f"{file}: experiment")
     variants = load_variants(root)
     runs = {run: _run(run, entry, variants, experiment, f"{file}: runs.{run}") for run, entry in entries.items()}
+    _refuse_unlike_seeds(runs.values(), file)
     for given in experiment.prior.variants or []:
         if given not in variants and given not in runs:
             raise ParameterError(f"{file}: experiment.prior.variants: {given!r} is no variant and no run here"
                                  f"{nearest(given, [*variants, *runs])}")  # fmt: skip
     return experiment.model_copy(update={"runs": runs})
+
+
+def check_experiments(asked: str | None = None, root: Path = ROOT) -> list[str]:
+    """Load every experiment that has a dvc.yaml, as DVC reads them all whichever is asked for, and the one that is.
+
+    Returns:
+        Their names.
+
+    Raises:
+        ParameterError: one line about the first that is not in order.
+    """
+    first, *others = experiment_names(root)
+    names = [first, *(name for name in others if (root / "experiments" / name / "dvc.yaml").is_file())]
+    for name in dict.fromkeys([asked or first, *names]):
+        load_experiment(name, root)
+    return names
+
+
+def _refuse_unlike_seeds(runs: Iterable[Run], file: str) -> None:
+    """Runs without a learning rate in their names are seeds of one model, and averaged as such."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        if run.name == f"{run.variant.name}-{run.seed}":
+            other = first.setdefault(run.variant.name, run)
+            if run.learning_rate != other.learning_rate:
+                raise ParameterError(
+                    f"{file}: runs.{run.name} has the learning rate {run.learning_rate:g}, runs.{other.name} "
+                    f"{other.learning_rate:g}; seeds of a variant must have one: at another rate it is named "
+                    f"{run.name}-lr{short(run.learning_rate)}"
+                )
 
 
 def load_variants(root: Path = ROOT) -> dict[str, Variant]:

@@ -7,6 +7,8 @@ from support import NETWORK, VARIANTS
 from vqlib.bottlenecks import BottleneckBase
 from vqlib.contract import check_bottleneck
 from vqlib.errors import ParameterError
+from vqlib.params import ROOT
+from vqlib.quantize import straight_through
 
 D = NETWORK.width
 
@@ -22,7 +24,7 @@ class Rounded(BottleneckBase):
 
     def forward(self, z_e):
         indices, _ = self.compress(z_e)
-        return self.decompress(indices, None), {"size_loss": z_e.square().mean()}, indices
+        return straight_through(z_e, self.decompress(indices, None)), {"size_loss": z_e.square().mean()}, indices
 
     def compress(self, z_e):
         return (z_e / self.scale).clamp(-1, 1).round().long().add(1).permute(0, 2, 3, 1), None
@@ -74,6 +76,11 @@ BROKEN = {
                  "continuous must be None or floats"),
     "decompress": (altered(decompress=lambda self, indices, _: Rounded.decompress(self, indices, _) + torch.rand(())),
                    "decompress must give back what forward lets through"),
+    "not finite": (of_forward(lambda z, losses, indices: (z / 0, losses, indices)), "numbers that are not finite"),
+    "not finite in training": (altered(forward=lambda self, z_e: (
+        Rounded.forward(self, z_e)[0] * (torch.inf if self.training else 1), *Rounded.forward(self, z_e)[1:])),
+        "forward in training on latents of (3, 8, 5, 2) gives numbers that are not finite"),
+    "no gradient": (of_forward(lambda z, losses, indices: (z.detach(), losses, indices)), "and none arrives"),
     "values": (altered(__init__=reads_a_value), "__init__ must work without values"),
 }  # fmt: skip
 
@@ -96,6 +103,35 @@ def test_one_that_keeps_the_contract_passes(use):
     check_bottleneck(NETWORK, VARIANTS["vq"])
 
 
+def warms_up(self, z_e):
+    """Nothing passes in the first step."""
+    self.passed = getattr(self, "passed", 0) + self.training
+    z, losses, indices = Rounded.forward(self, z_e)
+    return z.detach() if self.training and self.passed < 2 else z, losses, indices
+
+
+def works_in_place(self, z_e):
+    _, losses, indices = Rounded.forward(self, z_e)
+    z = self.decompress(indices, None) if not self.training else z_e.mul_(0.5)
+    return z, losses, indices
+
+
+ODD = {
+    "a zero at the start": of_forward(lambda z, losses, indices: (z + 0 * z.mean(), losses, indices)),
+    "a mean of zero": altered(
+        forward=lambda self, z_e: (straight_through(z_e - z_e.mean(1, True), Rounded.forward(self, z_e)[0].detach()),
+                                   *Rounded.forward(self, z_e)[1:])),
+    "a warm-up": altered(forward=warms_up),
+    "in place": altered(forward=works_in_place),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_odd_and_keeps_the_contract_passes(use, kind):
+    use(ODD[kind])
+    check_bottleneck(NETWORK, VARIANTS["vq"])
+
+
 @pytest.mark.parametrize("fault", BROKEN)
 def test_one_that_does_not_is_refused_in_one_line(use, fault):
     kind, said = BROKEN[fault]
@@ -111,6 +147,32 @@ def test_an_error_of_its_own_comes_out_as_it_is(use):
     use(Offset)
     with pytest.raises(RuntimeError, match="must match"):
         check_bottleneck(NETWORK, VARIANTS["vq"])
+
+
+SLIPS = {
+    "a name": ("    def forward(self, z_e):\n        return z_q\n", ", line 3: NameError: name 'z_q' is not defined"),
+    "no width": (
+        "    def __init__(self, num_embeddings):\n        super().__init__()\n",
+        ": TypeError: Bottleneck.__init__",
+    ),
+    "a module": ("    import nowhere\n", ", line 2: ModuleNotFoundError: No module named 'nowhere'"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_an_error_in_the_bottlenecks_file_names_its_line(monkeypatch, slip):
+    source, said = SLIPS[slip]
+    code = compile(f"class Bottleneck(Rounded):\n{source}", ROOT / "vqlib/bottlenecks/vq.py", "exec")
+
+    def make_bottleneck(name, **numbers):
+        space = {"Rounded": Rounded}
+        exec(code, space)
+        return space["Bottleneck"]() if slip == "a name" else space["Bottleneck"](**numbers)
+
+    monkeypatch.setattr("vqlib.model.make_bottleneck", make_bottleneck)
+    with pytest.raises(ParameterError) as caught:
+        check_bottleneck(NETWORK, VARIANTS["vq"])
+    assert str(caught.value).startswith(f"vqlib/bottlenecks/vq.py{said}")
 
 
 def test_an_option_out_of_its_range_is_named():

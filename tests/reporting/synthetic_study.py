@@ -93,7 +93,7 @@ def params(name: str, steps: int, entries: list[tuple]) -> str:
     )
     return (
         f"root: ../..\nparams: experiments/{name}/params.yaml\nexperiment:\n  name: {name}\n"
-        f"  title: Tiny ImageNet at 32 px, made up\n  data: {{source: tiny_imagenet, image_size: 32}}\n"
+        f"  title: Tiny ImageNet at 32 px, made up\n  judges: true\n  data: {{source: tiny_imagenet, image_size: 32}}\n"
         f"  network: {{width: 64, num_embeddings: 512}}\n"
         f"  training: {{steps: {steps}, batch_size: 128, learning_rate: 1e-3}}\n  prior: {{}}\nruns:\n{runs}"
     )

@@ -16,13 +16,14 @@ from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
-from vqlib.reporting.exhibits import learning_curves, one_of_each, projected_training
+from vqlib.reporting.exhibits import all_exhibits, learning_curves, one_of_each, projected_training
 from vqlib.reporting.families import is_quiet
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
-from vqlib.reporting.report import report_markdown
+from vqlib.reporting.report import report_markdown, write_report
 from vqlib.reporting.results import Results, chosen_rate, load_results, tables
-from vqlib.reporting.study_exhibits import learning_rates
+from vqlib.reporting.statistics import burst, highest_step, numbers_of_log, ratio
+from vqlib.reporting.study_exhibits import learning_rates, stability_table
 from vqlib.reporting.tables import number
 from vqlib.reporting.verdicts import verdict_table
 
@@ -110,10 +111,12 @@ def test_all_of_the_papers_claims_and_nine_disagreements_are_there():
     assert {name.split(",")[0] for name in ALL} == {*paper.CLAIMS, *map(str, range(1, 10))}
 
 
-def test_photographs_judge_nothing(loaded):
-    experiment = loaded[SMALL].experiment
-    photos = experiment.model_copy(update={"data": experiment.data.model_copy(update={"source": "photos"})})
-    assert judge_all([dataclasses.replace(loaded[SMALL], experiment=photos)]) == judge_all([])
+def test_an_experiment_judges_only_if_it_says_so(loaded):
+    silent = loaded[SMALL].experiment.model_copy(update={"judges": False})
+    results = dataclasses.replace(loaded[SMALL], experiment=silent)
+    assert judge_all([results]) == judge_all([]) != judge_all([loaded[SMALL]])
+    text = report_markdown(results, {})
+    assert "What became of each claim" not in text and "The rules of the verdicts" not in text
 
 
 def test_an_experiment_without_seeds_judges_only_what_no_other_can(study):
@@ -338,9 +341,12 @@ def test_where_interventions_are_lacking_the_cause_of_c2_says_how_restless_the_o
     verdict = study.verdict("C2, its cause")
     assert verdict.said == "open" and "Needs 3 seeds of `projected` and `projected_detached`" in verdict.evidence
     assert verdict.evidence.endswith(
-        "`projected` itself has a late peak or a burst of the gradient above 10 in 2 of 5 runs at width 64, 7,500 "
-        "steps (logged every 75), 1 of 3 runs at width 64, 2,500 steps (logged every 25)."
+        "With a late peak or a burst of the gradient above 10: `projected` in 2 of 5 runs at width 64, 7,500 steps "
+        "(logged every 75), 1 of 3 runs at width 64, 2,500 steps (logged every 25); `projected_detached` in 0 of 3 "
+        "runs at width 64, 2,500 steps (logged every 25); `projected_guard` in 0 of 3 runs at width 64, 2,500 steps "
+        "(logged every 25)."
     )
+    assert (SWEEP, "projected_guard-2") in verdict.runs
     assert (SMALL, "projected-4") in verdict.runs
 
 
@@ -425,7 +431,7 @@ def test_disagreement_5_matters_from_a_hundredth_of_the_error_of_a_model(study, 
 
 def test_disagreements_1_and_9_matter_where_an_interval_excludes_1(study):
     for others, weight, said in (
-        ([0.030, 0.0312, 0.0291], "No difference in the error can be told", ", without effect here"),
+        ([0.030, 0.0312, 0.0291], "No difference in the error can be told", ", no effect seen"),
         ([0.020, 0.0201, 0.0199], "It matters", ""),
     ):
         rows = [0.030, 0.031, 0.029]
@@ -505,6 +511,92 @@ def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
     assert row[row["chosen"].split()[0]].startswith("**")
     assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
     assert learning_rates(study.results(SMALL)) is None
+
+
+def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
+    """Of models tried at several rates alone; the ratio is that to `vq` at its own."""
+    history = study.history[SWEEP]
+    history.loc[history["run"] == "vq-0-lr4e-3", "recon_loss"] /= 2
+    study.evaluations[SWEEP]["vq-0-lr4e-3"]["test"]["mse"] = 0.03
+    results = study.results(SWEEP)
+    several = results.grid.groupby("variant")["learning_rate"].nunique()
+    searched = [model for model in results.models if several[model] > 1]
+    assert {"vq", "projected"} <= set(searched) < set(results.models)
+    exhibits = {exhibit.name: exhibit for exhibit in all_exhibits(results).values()}
+    table, figure = (exhibits[f"{name}_own_rates"] for name in ("models", "rate_distortion"))
+    values = table.content.values.set_index("model")
+    assert list(values.index) == searched
+    own = {model: chosen_rate(results.grid[results.grid["variant"] == model]) for model in searched}
+    for model, rate in own.items():
+        runs = results.grid[(results.grid["variant"] == model) & (results.grid["learning_rate"] == rate)]
+        assert values["test.mse"][model] == pytest.approx(runs["test.mse"].mean())
+        assert values["mse_over_vq"][model] == pytest.approx(values["test.mse"][model] / values["test.mse"]["vq"])
+        assert all(run in table.provenance for run in runs["run"] if "-lr" in run)
+        told = f"{figure.caption.partition(').')[0]};"
+        assert f"`{model}`" in next(part for part in told.split("; ") if f"{rate:g}: " in part)
+    assert values["test.mse"]["vq"] == 0.03 != pytest.approx(results.mean("vq", "test.mse"))
+    least = f"{values['test.mse']['projected'] / values['test.mse']['vq']:.3f}"
+    assert fill_in("{{ projected.at_own_rate.over.vq.value | 4 }}", results, "").startswith(least)
+    alone = next(model for model in results.models if several[model] == 1)
+    with pytest.raises(ReportError, match=f"needs {alone} at several learning rates"):
+        fill_in(f"{{{{ {alone}.at_own_rate.test.mse }}}}", results, "F.md")
+    assert not any("own_rates" in exhibit.name for exhibit in all_exhibits(study.results(SMALL)).values())
+
+
+def test_unlike_learning_rates_are_told_where_peaks_are_compared(study):
+    results = study.results(SMALL)
+    assert "learning rate" not in unstable("projected")([results]).evidence
+    runs = results.runs.copy()
+    runs.loc[runs["variant"] == "projected", "learning_rate"] = 8e-3
+    verdict = unstable("projected")([dataclasses.replace(results, runs=runs)])
+    assert " `projected` ran at a learning rate of 8e-3, the others at 1e-3." in verdict.evidence
+
+
+def test_the_table_of_stability_has_every_model_that_c2_compares_with(study):
+    results = study.results(SMALL)
+    table = stability_table(results).content.values.set_index("model")
+    assert list(table.index) == [model for model in results.models if model != "identity"]
+    for model in table.index:
+        ends = [numbers_of_log(results.of(run)) for run in results.runs_of(model)]
+        expected = max(end["validation_end"] / end["validation_least"] for end in ends)
+        assert table["end_over_best"][model] == pytest.approx(expected)
+
+
+def test_runs_csv_has_every_run_once_with_its_burst(study):
+    results = study.results(SWEEP)
+    rows = pd.read_csv(write_report(results, {}) / "tables/runs.csv")
+    assert list(rows["run"]) == list(results.grid["run"]) and rows["run"].is_unique
+    for run in ("vq-0", "projected_rows-1", "vq-0-lr4e-3"):
+        row = rows.set_index("run").loc[run]
+        assert row["burst"] == pytest.approx(burst(results.of(run)))
+        assert row["test.mse"] == pytest.approx(results.evaluations[run]["test"]["mse"])
+
+
+def test_a_ratio_at_a_precision_is_of_the_errors_at_it(study):
+    results = study.results(SMALL)
+    curve = results.precisions("projected")
+    errors = curve[curve["bits"] == 4].groupby("run")["mse"].first()
+    expected = ratio(errors.to_numpy(), results.seeds("vq", "test.mse").to_numpy())
+    for part in ("value", "low", "high"):
+        assert fill_in(f"{{{{ projected.at_4_bits.over.vq.{part} }}}}", results, "") == number(getattr(expected, part))
+    with pytest.raises(ReportError, match="over no model of the results; did you mean 'vq'"):
+        fill_in("{{ projected.at_4_bits.over.vqq.low }}", results, "F.md")
+
+
+def test_numbers_of_a_log_are_those_of_its_statistics(study):
+    results = study.results(SWEEP)
+    history = results.of("vq-0")
+    said = fill_in("{{ vq-0.training.rise }} {{ vq-0.training.burst }}", results, "FINDINGS.md").split()
+    assert said == [number(highest_step(history)), number(burst(history))]
+    late = history[(history["split"] == "train") & (history["step"] > history["step"].max() / 10)]
+    greatest = late.loc[late["grad_norm_max"].idxmax()]
+    said = fill_in("{{ vq-0.training.grad_norm_max }}@{{ vq-0.training.grad_norm_max_step | 6 }}", results, "F.md")
+    assert said == f"{number(greatest['grad_norm_max'])}@{number(int(greatest['step']), 6)}"
+    bare = dataclasses.replace(results, history=results.history.drop(columns=["grad_norm_max"]))
+    with pytest.raises(ReportError, match=r"vq-0\.training\.burst is null"):
+        fill_in("{{ vq-0.training.burst }}", bare, "F.md")
+    with pytest.raises(ReportError, match="no 'grad_norm_max'"):
+        fill_in("{{ vq-0.training.grad_norm_max }}", bare, "F.md")
 
 
 def test_learning_curves_are_of_seeds_and_not_of_the_grid(study):

@@ -6,7 +6,6 @@ from scipy.stats import spearmanr
 
 from vqlib.reporting.families import family
 from vqlib.reporting.judging import (
-    ENOUGH,
     NOT_REPRODUCED,
     OPEN,
     REPRODUCED,
@@ -32,8 +31,9 @@ def frequency(study: Study) -> Verdict:
     having = [one for one in study if all(one.runs_of(model) for model in ("vq", *names))]
     if not having:
         return lacking(study, "vq", *names, seeds=1)
-    results = next((one for one in having if len(that_differ(one)) >= VALUES_OF_S), having[0])
-    models, different = kept_frequency(results), that_differ(results)
+    differing = {one.experiment.name: that_differ(one) for one in having}
+    results = next((one for one in having if len(differing[one.experiment.name]) >= VALUES_OF_S), having[0])
+    models, different = kept_frequency(results), differing[results.experiment.name]
     copies = [model for model in models if model not in different]
     ratios = {model: 1.0 if model in copies else results.ratio(model, "vq").value for model in names}
     fractions = {model: results.mean(model, "rate.continuous_fraction") for model in ["vq", *models]}
@@ -113,8 +113,7 @@ def priors(study: Study) -> Verdict:
         below = sum(test["reals"] for test in tests.values())
         named_models = ", ".join(f"`{model}`" for model in models)
         word = NOT_REPRODUCED if len(passed) == len(models) else OPEN if below else REPRODUCED
-        several = all(sum(run in fitted for run in results.runs_of(model)) >= ENOUGH for model in models)
-        said = scoped(word, results, named_models) + ("" if several or word == OPEN else ", a tendency")
+        said = tendency(scoped(word, results, named_models), results, *models, among=fitted)
         evidence = (
             "Bits per pixel of the test latents under a prior, with 8-bit continuous values (histograms in brackets), "
             "and the samples' distance from test images (that of draws from the histograms): "

@@ -1,10 +1,12 @@
 """C2, whether training with projection is unstable, and by what. The rules stand in claims.py and LOG.md."""
 
 import dataclasses
+from collections.abc import Collection
 
 import pandas as pd
 from scipy.stats import fisher_exact
 
+from vqlib.params import short
 from vqlib.reporting import paper
 from vqlib.reporting.families import is_quiet
 from vqlib.reporting.judging import (
@@ -24,7 +26,15 @@ from vqlib.reporting.judging import (
     steps,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import BURST, burst, highest_step, late_peaks, least_used_norm, log_interval
+from vqlib.reporting.statistics import (
+    BURST,
+    burst,
+    end_over_best,
+    highest_step,
+    late_peaks,
+    least_used_norm,
+    log_interval,
+)
 from vqlib.reporting.tables import number
 
 SEEDS, P = 5, 0.05
@@ -37,12 +47,17 @@ SHOWN = ("projected_training", "stability")
 
 def stability_of(results: Results) -> pd.DataFrame:
     """Peaks, bursts of the gradient and least norm of a code in use, a row per run that figures compare."""
+    return in_training(results, results.runs)
+
+
+def in_training(results: Results, runs: pd.DataFrame) -> pd.DataFrame:
+    """The same of ``runs``, rows of ``results.grid``."""
     rows = []
-    for variant, run in zip(results.runs["variant"], results.runs["run"], strict=True):
+    for variant, run in zip(runs["variant"], runs["run"], strict=True):
         history = results.of(run)
         rows.append({"variant": variant, "run": run, "late_peaks": len(late_peaks(history)),
                      "rise": highest_step(history), "burst": burst(history),
-                     "least_used_norm": least_used_norm(history)})  # fmt: skip
+                     "least_used_norm": least_used_norm(history), "end_over_best": end_over_best(history)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -58,15 +73,17 @@ def unstable(model: str):
         if results is None or not results.runs_of(model):
             return lacking(study, model, seeds=SEEDS)
         table = stability_of(results)
-        hits, of = peaks_of(results, model)
         copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
         own, others = table[table["variant"] == model], table[table["variant"].map(is_quiet) & ~copies]
-        other_hits = int((others["late_peaks"] > 0).sum())
+        (hits, of), (other_hits, _) = peaks_of(own), peaks_of(others)
         p = fisher_greater(hits, of, other_hits, len(others))
         evidence = (
             f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
             f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
         )
+        rates = [rates_in_words(results, part["run"]) for part in (own, others)]
+        if len(others) and rates[0] != rates[1]:
+            evidence += f" `{model}` ran at a learning rate of {rates[0]}, the others at {rates[1]}."
         bursts = [int((part["burst"] > BURST).sum()) for part in (own, others)]
         if own["burst"].notna().all() and others["burst"].notna().all():
             evidence += (
@@ -79,9 +96,10 @@ def unstable(model: str):
         others_told = []
         for one in study:
             if one is not results and one.runs_of(model):
-                elsewhere = peaks_of(one, model)
-                others_told.append(f"{elsewhere[0]} of {elsewhere[1]} in `{one.experiment.name}` ({at(one)})")
-                numbers[f"{one.experiment.name}.hits"] = elsewhere[0]
+                there = stability_of(one)
+                there_hits, there_of = peaks_of(there[there["variant"] == model])
+                others_told.append(f"{there_hits} of {there_of} in `{one.experiment.name}` ({at(one)})")
+                numbers[f"{one.experiment.name}.hits"] = there_hits
         if others_told:
             evidence += f" Elsewhere, and no judgement: {', '.join(others_told)}."
         runs = named(results, model) + tuple((results.experiment.name, run) for run in others["run"])
@@ -108,10 +126,15 @@ def unstable(model: str):
     return judge
 
 
-def peaks_of(results: Results, model: str) -> tuple[int, int]:
-    """How many of the model's runs have a late peak, and of how many."""
-    runs = results.runs_of(model)
-    return sum(bool(late_peaks(results.of(run))) for run in runs), len(runs)
+def rates_in_words(results: Results, runs: Collection[str]) -> str:
+    """The learning rates of these runs, from the lowest."""
+    rates = results.runs["learning_rate"][results.runs["run"].isin(list(runs))]
+    return " or ".join(short(rate) for rate in sorted(set(rates)))
+
+
+def peaks_of(table: pd.DataFrame) -> tuple[int, int]:
+    """How many of these rows of ``stability_of`` have a late peak, and of how many."""
+    return int((table["late_peaks"] > 0).sum()), len(table)
 
 
 def cause(model: str):
@@ -175,20 +198,24 @@ def unrest_of(table: pd.DataFrame) -> tuple[int, int]:
 
 
 def uncured(study: Study, model: str, verdict: Verdict) -> Verdict:
-    """``verdict``, which waits for interventions, with how restless the original is: where it is quiet there is nothing
-    to cure."""
-    told, runs = [], []
+    """``verdict``, which waits for interventions, with how restless the original is (where it is quiet there is nothing
+    to cure) and those interventions that were run."""
+    told: dict[str, list[str]] = {}
+    runs = []
     for results in study:
         table = stability_of(results)
-        own = table[(table["variant"] == model) & table["burst"].notna()]
-        if len(own):
-            hits, of = unrest_of(own)
-            told.append(f"{hits} of {of} runs at {at(results)} (logged every {logged_every(results)})")
-            runs += [(results.experiment.name, run) for run in own["run"]]
-    if not told:
+        for variant in (model, *INTERVENTIONS[model]):
+            own = table[(table["variant"] == variant) & table["burst"].notna()]
+            if len(own):
+                hits, of = unrest_of(own)
+                told.setdefault(variant, []).append(
+                    f"{hits} of {of} run{'s' if of > 1 else ''} at {at(results)} (logged every {logged_every(results)})"
+                )
+                runs += [(results.experiment.name, run) for run in own["run"]]
+    if model not in told:
         return verdict
-    seen = f"`{model}` itself has a late peak or a burst of the gradient above {BURST:g} in {', '.join(told)}."
-    evidence = f"{verdict.evidence} {seen}"
+    seen = "; ".join(f"`{variant}` in {', '.join(told[variant])}" for variant in dict.fromkeys((model, *told)))
+    evidence = f"{verdict.evidence} With a late peak or a burst of the gradient above {BURST:g}: {seen}."
     return dataclasses.replace(verdict, evidence=evidence, runs=tuple(runs), exhibits=("stability",))
 
 

@@ -243,5 +243,5 @@ def in_place(study: Study) -> Verdict:
         f"{len(results.runs_of(released))} and {len(results.runs_of(plain))} seeds ({at(results)}). "
         f"{'It matters.' if matters else 'No difference can be told.'}"
     )
-    return Verdict(CONFIRMED if matters else "confirmed, without effect here", evidence, {"ratio": found.value},
+    return Verdict(CONFIRMED if matters else "confirmed, no effect seen", evidence, {"ratio": found.value},
                    named(results, released, plain), ("models",))  # fmt: skip

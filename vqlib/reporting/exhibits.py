@@ -1,6 +1,7 @@
 """The figures and tables of a report: a function each, Results in, Exhibit out, with a caption that reads it."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -59,7 +60,7 @@ def models(results: Results) -> Exhibit:
         shown.append({title: texts[title] for title in order})
         values.append(numbers | {"mse_over_vq": ratio})
     caption = (
-        "Error and rate of every model on the test split. MSE on [-1, 1]; PSNR (dB, mean over images) and SSIM after "
+        "Error and rate on the test split. MSE on [-1, 1]; PSNR (dB, mean over images) and SSIM after "
         "rounding to 8 bits. bpp is the nominal rate in bits per pixel, with codes of fixed length and continuous "
         "latents as 32-bit floats or, where it says so, rounded to 8 bits each by a uniform quantizer whose range "
         "comes from training images. A raw image has 24 bpp. Codes of fixed length cost log2 K bits however few are "
@@ -69,6 +70,27 @@ def models(results: Results) -> Exhibit:
         f"{TWO_AXES}"
     )
     return table_of("models", "Error and rate", shown, values, caption, results)
+
+
+def at_own_rates(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhibit | None]:
+    """The same exhibit of the models whose learning rates were searched, each at the one that validation chose; None
+    where none was searched."""
+
+    def made(results: Results) -> Exhibit | None:
+        own = results.at_own_rates()
+        if own.runs.empty:
+            return None
+        exhibit = make(own)
+        rates = own.runs.groupby("variant", sort=False)["learning_rate"].first().map("{:g}".format)
+        told = "; ".join(f"{rate}: {named(models.index)}" for rate, models in rates.groupby(rates, sort=False))
+        caption = (
+            f"The models whose learning rates were searched, each at the one that validation chose ({told}). "
+            f"{exhibit.caption}"
+        )
+        return dataclasses.replace(exhibit, name=f"{exhibit.name}_own_rates", caption=caption,
+                                   heading=f"{exhibit.heading}, each model at its own learning rate")  # fmt: skip
+
+    return made
 
 
 def reconstructions(results: Results) -> Exhibit:
@@ -220,6 +242,9 @@ def all_exhibits(results: Results) -> dict[str, Exhibit]:
     makers = (
         models,
         rate_exhibits.rate_distortion,
+        study_exhibits.learning_rates,
+        at_own_rates(models),
+        at_own_rates(rate_exhibits.rate_distortion),
         rate_exhibits.rates,
         rate_exhibits.precisions,
         rate_exhibits.bd_rates,
@@ -234,7 +259,6 @@ def all_exhibits(results: Results) -> dict[str, Exhibit]:
         study_exhibits.stability_table,
         study_exhibits.usage,
         study_exhibits.gains,
-        study_exhibits.learning_rates,
         setting,
     )
     labelled: dict[str, Exhibit] = {}

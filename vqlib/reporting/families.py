@@ -9,7 +9,7 @@ from collections.abc import Iterable
 # Name of the family -> pattern of whole variant names. The first match counts.
 FAMILIES = {
     "reference": r"vq|identity",
-    "intervention": r"projected\w*_(detached|guard|unit|released)",
+    "intervention": r"projected\w*_(detached|guard|released)",
     "projected": r"projected\w*|combined\w*",
     "frequency": r"frequency\w*",
     "control": r"vq_\w+|fsq\w*",

@@ -1,12 +1,15 @@
 """Numbers in hand-written text: ``{{ projected-0.test.mse }}`` is looked up in the results, so none is typed.
 
-A value is a path: a run (``vq-0.test.mse``) or its prior (``vq-0.prior.rate.bpp_prior``), a variant for the mean over
-its seeds (``vq.test.mse``; ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number;
-``projected.at_4_bits.psnr`` is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or
-``bpp_bitstream``; ``projected.over.vq.low`` is the ratio of their test MSE: ``value``, ``low`` or ``high`` of its
-interval) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand
-around ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown,
-or as many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
+A value is a path: a run (``vq-0.test.mse``), its prior (``vq-0.prior.rate.bpp_prior``) or its log
+(``vq-0.training.burst``, and ``rise`` and ``grad_norm_max`` with the ``_step`` of either, ``grad_norm_median``,
+``validation_least`` and ``validation_end``), a variant for the mean over its seeds (``vq.test.mse``;
+``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number; ``projected.at_4_bits.psnr``
+is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or ``bpp_bitstream``;
+``projected.over.vq.low`` and ``projected.at_4_bits.over.vq.low`` are ratios of test MSE: ``value``, ``low`` or ``high``
+of its interval; ``projected.at_own_rate.over.vq.value`` and the like are of the runs at the learning rates that
+validation chose) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around
+``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as
+many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
 underscores (``C1,_for_free.share``). In a text over several experiments the name of one stands before a run or variant
 (``tiny_imagenet_32_small/vq.test.mse``).
 """
@@ -17,12 +20,15 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from vqlib.errors import ReportError
 from vqlib.params import nearest
 from vqlib.reporting import paper
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.judging import Verdict
 from vqlib.reporting.results import Results
+from vqlib.reporting.statistics import numbers_of_log, ratio
 from vqlib.reporting.tables import number
 
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
@@ -117,6 +123,11 @@ def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
 
 def _look_up(path: str, results: Results, where: str) -> float | int | str:
     first, *rest = path.split(".")
+    if first in results.models and rest[:1] == ["at_own_rate"]:
+        own = results.at_own_rates()
+        if first not in own.models or len(rest) == 1:
+            raise ReportError(f"{where}: {path} needs {first} at several learning rates, and a number of it")
+        return _look_up(".".join([first, *rest[1:]]), own, where)
     if first in results.models and rest == ["seeds"]:
         return len(results.runs_of(first))
     if first in results.models and rest and rest[-1] == "interval" and _is_number(results, first, rest[:-1]):
@@ -124,24 +135,26 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
         if math.isnan(value):
             raise ReportError(f"{where}: {path} needs several seeds of {first}")
         return value
-    if first in results.models and len(rest) == 3 and rest[0] == "over" and rest[1] in results.models:
-        value = vars(results.ratio(first, rest[1])).get(rest[2], math.nan)
-        if math.isnan(value):
-            raise ReportError(f"{where}: {path} must end in value, or with three seeds of both in low or high")
-        return value
-    if first in results.models and rest and (bits := AT_BITS.fullmatch(rest[0])):
+    bits = AT_BITS.fullmatch(rest[0]) if rest else None
+    if first in results.models and bits:
         curve = results.precisions(first)
         points = curve[curve["bits"] == int(bits[1])]
+        if rest[1:2] == ["over"] and len(rest) == 4 and len(points):
+            return _of_ratio(points["mse"].to_numpy(), rest[2:], path, results, where)
         if len(rest) != 2 or rest[1] not in curve or points.empty:
             stored = ", ".join(f"at_{bits}_bits" for bits in sorted(set(curve["bits"]))) or "none"
             raise ReportError(f"{where}: {path} is not a number of the precisions of {first}, which has {stored}")
         return float(points[rest[1]].mean())
+    if first in results.models and len(rest) == 3 and rest[0] == "over":
+        return _of_ratio(results.seeds(first, "test.mse").to_numpy(), rest[1:], path, results, where)
     if first in results.models:
         value = results.mean(first, ".".join(rest)) if _is_number(results, first, rest) else math.nan
         if math.isnan(value):
             raise ReportError(f"{where}: {path} is not a number of the variant {first}")
         return value
     measured = {run: {**of, "prior": results.priors.get(run, {})} for run, of in results.evaluations.items()}
+    if first in measured and rest[:1] == ["training"]:
+        measured[first] |= {"training": numbers_of_log(results.of(first))}
     value, walked = {**measured, "paper": paper.LOSSES}, []
     for key in [first, *rest]:
         if not isinstance(value, dict) or key not in value:
@@ -151,6 +164,17 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
         walked.append(key)
     if value is None or isinstance(value, (dict, list)):
         raise ReportError(f"{where}: {path} is {'null' if value is None else 'not one value'} in the results")
+    return value
+
+
+def _of_ratio(errors: np.ndarray, rest: list[str], path: str, results: Results, where: str) -> float:
+    """Of test errors over those of the model ``rest[0]``: what ``rest[1]`` names."""
+    other, part = rest
+    if other not in results.models:
+        raise ReportError(f"{where}: {path} is over no model of the results{nearest(other, results.models)}")
+    value = vars(ratio(errors, results.seeds(other, "test.mse").to_numpy())).get(part, math.nan)
+    if math.isnan(value):
+        raise ReportError(f"{where}: {path} must end in value, or with three seeds of both in low or high")
     return value
 
 

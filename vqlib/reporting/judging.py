@@ -1,6 +1,6 @@
 """What a verdict is, and the words in which verdicts speak. The rules themselves are in claims and disagreements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -45,10 +45,10 @@ class Claim:
 
 
 def judges(experiments: Sequence[Results]) -> list[Results]:
-    """Those that judge anything, those with seeds enough for an interval first, then the nearest to the paper's
-    setting: by width, then by steps."""
-    real = [results for results in experiments if results.experiment.data.source != "photos"]
-    return sorted(real, key=lambda results: (not has_seeds(results), -width(results), -steps(results)))
+    """Those whose params.yaml says that they judge: those with seeds enough for an interval first, then the nearest to
+    the paper's setting, by width and then by steps."""
+    judging = [results for results in experiments if results.experiment.judges]
+    return sorted(judging, key=lambda results: (not has_seeds(results), -width(results), -steps(results)))
 
 
 def has_seeds(results: Results) -> bool:
@@ -102,14 +102,11 @@ def scoped(said: str, results: Results, models: str = "") -> str:
     return f"{said}{f' for {models}' if models else ''}{f' at {at(results)}' if small else ''}"
 
 
-def tendency(said: str, results: Results, *models: str) -> str:
+def tendency(said: str, results: Results, *models: str, among: Collection[str] | None = None) -> str:
     """``said``, with the word that it is no more than a tendency where one of the models has too few seeds for an
-    interval. What is open stays so."""
-    return (
-        said
-        if said == OPEN or all(len(results.runs_of(model)) >= ENOUGH for model in models)
-        else f"{said}, a tendency"
-    )
+    interval (``among`` these runs, where given). What is open stays so."""
+    seeds = [sum(among is None or run in among for run in results.runs_of(model)) for model in models]
+    return said if said == OPEN or min(seeds) >= ENOUGH else f"{said}, a tendency"
 
 
 def is_copy_of_vq(results: Results, run: str) -> bool:

@@ -12,6 +12,7 @@ from vqlib.files import write_atomically
 from vqlib.params import experiment_names
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
+from vqlib.reporting.claims_training import in_training
 from vqlib.reporting.exhibit import Exhibit, shared
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.html import anchor, page
@@ -46,7 +47,8 @@ def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
         found, link = judge_all([results]), linked(exhibits, where="../README.md")
         for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
             files |= table_files(verdicts.verdict_table(claims, found, link), name)
-    files["tables/runs.csv"] = single_values(results.grid).to_csv(index=False, lineterminator="\n").encode()
+    runs = results.grid.merge(in_training(results, results.grid), on=["variant", "run"])
+    files["tables/runs.csv"] = single_values(runs).to_csv(index=False, lineterminator="\n").encode()
     images = {name: content for name, content in files.items() if name.endswith(".png")}
     files["report.html"] = page(results.experiment.title, markdown, images).encode()
 
@@ -136,4 +138,5 @@ def findings(results: Results) -> str:
         return text if text.startswith("#") else f"## Findings\n\n{text}"
     if experiment.name == experiment_names(experiment.root)[0]:
         return f"## What it shows\n\n{JUDGES_NOTHING}"
-    return "## Findings\n\nNone have been written down yet: the numbers below stand without a judgement.\n"
+    where = f"results/{experiment.name}/FINDINGS.md"
+    return f"## Findings\n\nNone have been written down yet, in `{where}`: the numbers stand without a judgement.\n"

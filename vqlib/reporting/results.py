@@ -1,5 +1,6 @@
 """What the runs of an experiment left in results/<experiment>/, checked and as tables. No torch, no data needed."""
 
+import dataclasses
 import json
 import math
 import re
@@ -89,6 +90,14 @@ class Results:
         rows = [{"run": run, **point} for run in self.runs_of(model)
                 for point in self.evaluations[run]["rate"].get("precisions") or []]  # fmt: skip
         return pd.DataFrame(rows, columns=["run", "bits", *PRECISION])
+
+    def at_own_rates(self) -> "Results":
+        """The same of the models that were tried at several learning rates, each with its runs at the one that
+        validation chose in ``runs``."""
+        searched = self.grid[self.grid.groupby("variant")["learning_rate"].transform("nunique") > 1]
+        best = {variant: chosen_rate(runs) for variant, runs in searched.groupby("variant")}
+        own = searched[searched["learning_rate"] == searched["variant"].map(best)]
+        return dataclasses.replace(self, runs=own.reset_index(drop=True))
 
     def option(self, model: str, key: str) -> object:
         """A number that the variant is given in params.yaml, None where it has none of that name."""

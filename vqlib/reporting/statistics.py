@@ -73,8 +73,35 @@ def burst(history: pd.DataFrame) -> float:
     train = history[history["split"] == "train"]
     if not {"grad_norm", "grad_norm_max"} <= set(history) or log_interval(train) <= BURST:
         return nan
-    late = train[train["step"] > WARM_UP * train["step"].max()]
+    late = _after_warm_up(history)
     return float((late["grad_norm_max"] / late["grad_norm"]).max())
+
+
+def numbers_of_log(history: pd.DataFrame) -> dict[str, float | int | None]:
+    """Numbers of one run's log, for a text: ``highest_step`` as ``rise``, ``burst``, the greatest gradient norm after
+    the first tenth and the median over intervals of its mean, the least and the last validation MSE. ``_step`` is the
+    last one of the interval. None where gradients were not logged."""
+    heights, late = _heights(history), _after_warm_up(history).set_index("step")
+    found = {"rise": highest_step(history), "rise_step": int(heights.idxmax()), "burst": burst(history)}
+    norms = late.get("grad_norm_max", pd.Series(dtype=float)).dropna()
+    if len(norms):
+        found |= {"grad_norm_max": float(norms.max()), "grad_norm_max_step": int(norms.idxmax()),
+                  "grad_norm_median": float(late["grad_norm"].median())}  # fmt: skip
+    validation = history["recon_loss"][history["split"] == "validation"]
+    found |= {"validation_least": float(validation.min()), "validation_end": float(validation.iloc[-1])}
+    return {key: None if value != value else value for key, value in found.items()}
+
+
+def _after_warm_up(history: pd.DataFrame) -> pd.DataFrame:
+    """The training rows after the first tenth."""
+    train = history[history["split"] == "train"]
+    return train[train["step"] > WARM_UP * train["step"].max()]
+
+
+def end_over_best(history: pd.DataFrame) -> float:
+    """The last validation MSE over the least one, whose weights are the ones that are tested."""
+    validation = history["recon_loss"][history["split"] == "validation"]
+    return float(validation.iloc[-1] / validation.min())
 
 
 def log_interval(train: pd.DataFrame) -> float:
@@ -86,5 +113,4 @@ def least_used_norm(history: pd.DataFrame) -> float:
     """Least norm of a code in use after the first tenth of training; NaN where it was not logged."""
     if "smallest_used_code_norm" not in history:
         return nan
-    train = history[history["split"] == "train"]
-    return float(train["smallest_used_code_norm"][train["step"] > WARM_UP * train["step"].max()].min())
+    return float(_after_warm_up(history)["smallest_used_code_norm"].min())

@@ -64,7 +64,7 @@ def counted(results: Results) -> str:
 
 def judging_experiments(root: Path = ROOT) -> list[Results]:
     """Every experiment with results that judge, the nearest to the paper's setting first."""
-    names = [name for name in experiment_names(root) if has_results(name, root)]
+    names = [name for name in experiment_names(root) if load_experiment(name, root).judges and has_results(name, root)]
     return judges([load_results(name, root) for name in names])
 
 

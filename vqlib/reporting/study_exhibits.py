@@ -7,8 +7,8 @@ from vqlib.reporting import paper, study_figures
 from vqlib.reporting.claims_latents import kept_frequency
 from vqlib.reporting.claims_training import stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
-from vqlib.reporting.families import divides_by_a_norm, family
-from vqlib.reporting.judging import ENOUGH
+from vqlib.reporting.families import divides_by_a_norm, family, has_codebook
+from vqlib.reporting.judging import ENOUGH, is_copy_of_vq
 from vqlib.reporting.results import TIE, Results, chosen_rate
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
@@ -97,27 +97,33 @@ def stability(results: Results) -> Exhibit | None:
 
 
 def stability_table(results: Results) -> Exhibit | None:
-    table = _stability(results)
-    if table is None:
+    table = stability_of(results)
+    if not table["variant"].map(divides_by_a_norm).any():
         return None
+    copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
+    table = table[table["variant"].map(has_codebook) & ~copies]
     shown, values = [], []
     for model, part in table.groupby("variant", sort=False):
-        texts, numbers = cells(results, model, {"MSE": "test.mse"})
+        texts, numbers = cells(results, model, {})
         hits = int((part["late_peaks"] > 0).sum())
         middle = part[["rise", "burst", "least_used_norm"]].median()
         texts |= {"runs with a late peak": f"{hits} of {len(part)}",
                   "highest step": number(float(part["rise"].max()), 3),
                   "median burst": number(float(middle["burst"]), 3),
                   "greatest burst": number(float(part["burst"].max()), 3),
-                  "least norm in use": number(float(part["least_used_norm"].min()), 3)}  # fmt: skip
+                  "least norm in use": number(float(part["least_used_norm"].min()), 3),
+                  "end / best": number(float(part["end_over_best"].max()), 3)}  # fmt: skip
         shown.append(texts)
         values.append(numbers | {"runs_with_late_peak": hits, "highest_step": part["rise"].max(),
                                  "median_burst": middle["burst"], "greatest_burst": part["burst"].max(),
-                                 "least_norm_in_use": part["least_used_norm"].min()})  # fmt: skip
+                                 "least_norm_in_use": part["least_used_norm"].min(),
+                                 "end_over_best": part["end_over_best"].max()})  # fmt: skip
     caption = (
-        "The numbers behind it, over the runs of a model. Highest step: the worst of the second half, divided by a "
-        "typical worst step (the median over logging intervals); a late peak is one above 3. Burst: highest over mean "
-        "gradient norm of a logging interval."
+        "Stability of every model with a learnt codebook, copies of `vq` left out, over its runs. Highest step: the "
+        "worst of the second half, divided by a typical worst step (the median over logging intervals); a late peak is "
+        "one above 3. Burst: highest over mean gradient norm of a logging interval. End / best: the last validation "
+        "MSE over the least one, the greatest of the runs; tests and all other tables are of the weights with the "
+        "least. tables/runs.csv has every run."
     )
     return table_of("stability", "Stability as numbers", shown, values, caption, results, *table["run"])
 
@@ -201,10 +207,9 @@ def levels_of(symbol: dict) -> list[dict]:
 
 def learning_rates(results: Results) -> Exhibit | None:
     """The grid of learning rates, on validation; None where no variant was trained at several."""
-    several = results.grid.groupby("variant")["learning_rate"].transform("nunique") > 1
-    if not several.any():
+    tried = results.grid[results.grid["variant"].isin(results.at_own_rates().models)]
+    if tried.empty:
         return None
-    tried = results.grid[several]
     rates = sorted(tried["learning_rate"].unique())
     shown, values = [], []
     for model in (model for model in results.models if model in set(tried["variant"])):

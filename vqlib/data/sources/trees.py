@@ -15,6 +15,7 @@ from vqlib.errors import DataError
 from vqlib.progress import Progress, Say
 
 IMAGES = ("train/", "val/")  # where they lie
+ENDINGS = (".jpeg", ".jpg", ".png")  # of their names, in capitals or not
 MAX_LIST = 2**28  # bytes of a list of digests; that of ILSVRC2012 has 140 MB
 
 
@@ -68,7 +69,7 @@ def open_tree(path: Path, inside: str, say: Say) -> Tree:
         if listing in under:
             tree.digests.update(listed_digests(_lines(tree, listing), path / top / listing))
     if tree.digests:
-        images = {name for name in under if name.startswith(IMAGES) and name.endswith(".JPEG")}
+        images = {name for name in under if name.startswith(IMAGES) and name.lower().endswith(ENDINGS)}
         lists = " and ".join(name for name in LISTS if name in under)
         others = under.keys() - images  # may be listed or not
         compare(
