@@ -39,9 +39,7 @@ class Data(_Section):
     resize: Literal["adm", "tv_bilinear", "box_squash"] = "adm"
     validation_every: int = Field(25, ge=2, le=10_000)  # each n-th training image of a class is for validation
     limit: int | None = Field(None, ge=1, le=10_000_000)  # training images per class; null for all
-    partial: bool = (
-        False  # whether a sample of imagenet or imagenette will do, and bad images are dropped (folder, too)
-    )
+    partial: bool = False  # whether a sample of imagenet or imagenette will do; bad images are dropped, also of folder
     download: bool = False  # whether torchvision may fetch imagenette or cifar10 where it is missing
 
 
@@ -204,7 +202,7 @@ def check_experiments(asked: str | None = None, root: Path = ROOT) -> list[str]:
     """Load every experiment that has a dvc.yaml, as DVC reads them all whichever is asked for, and the one that is.
 
     Returns:
-        Their names.
+        The names of the former.
 
     Raises:
         ParameterError: one line about the first that is not in order.
