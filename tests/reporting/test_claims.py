@@ -10,14 +10,21 @@ import pytest
 from synthetic_study import SMALL, SWEEP, make_study
 
 from vqlib.errors import ReportError
-from vqlib.params import ROOT
+from vqlib.params import ROOT, short
 from vqlib.reporting import paper, verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.claims_error import best_control, for_free
 from vqlib.reporting.claims_training import unstable
 from vqlib.reporting.exhibit import shortened
-from vqlib.reporting.exhibits import all_exhibits, learning_curves, one_of_each, projected_training
-from vqlib.reporting.families import is_quiet
+from vqlib.reporting.exhibits import (
+    MOST_ROWS,
+    all_exhibits,
+    learning_curves,
+    projected_training,
+    reconstructions,
+    representatives,
+)
+from vqlib.reporting.families import family, is_quiet
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
 from vqlib.reporting.report import report_markdown, write_report
@@ -507,9 +514,9 @@ def test_what_was_found_stands_before_the_verdicts(study):
 def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
     exhibit = learning_rates(study.results(SWEEP))
     row = exhibit.content.shown.set_index("model").loc["`vq`"]
-    assert list(row.index) == ["0.0005", "0.001", "0.002", "0.004", "chosen"]
+    assert list(row.index) == ["5e-4", "1e-3", "2e-3", "4e-3", "chosen"]
     assert row[row["chosen"].split()[0]].startswith("**")
-    assert "Every other figure and table has the runs at 0.001, of `vq_ema` at " in exhibit.caption
+    assert "Every other figure and table has the runs at 1e-3, of `vq_ema` at " in exhibit.caption
     assert learning_rates(study.results(SMALL)) is None
 
 
@@ -533,7 +540,7 @@ def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
         assert values["mse_over_vq"][model] == pytest.approx(values["test.mse"][model] / values["test.mse"]["vq"])
         assert all(run in table.provenance for run in runs["run"] if "-lr" in run)
         told = f"{figure.caption.partition(').')[0]};"
-        assert f"`{model}`" in next(part for part in told.split("; ") if f"{rate:g}: " in part)
+        assert f"`{model}`" in next(part for part in told.split("; ") if f"{short(rate)}: " in part)
     assert values["test.mse"]["vq"] == 0.03 != pytest.approx(results.mean("vq", "test.mse"))
     least = f"{values['test.mse']['projected'] / values['test.mse']['vq']:.3f}"
     assert fill_in("{{ projected.at_own_rate.over.vq.value | 4 }}", results, "").startswith(least)
@@ -621,9 +628,18 @@ def test_interventions_stand_beside_the_projected_models_in_training_where_there
     assert "projected_guard-0" in projected_training(study.results(SWEEP)).provenance
 
 
-def test_of_models_that_differ_in_a_number_one_is_shown():
-    models = ["vq", "frequency_4", "frequency_16", "vq_ema", "frequency_8", "gain_shape_2", "gain_shape_8"]
-    assert one_of_each(models) == ["vq", "vq_ema", "frequency_8", "gain_shape_8"]
+def test_of_each_kind_of_model_the_best_is_shown(study):
+    results = study.results(SWEEP)
+    assert len(results.models) > MOST_ROWS
+    shown = representatives(results)
+    error = results.runs.groupby("variant")["validation_mse"].mean()
+    assert {"vq", "projected", "projected_rows"} <= set(shown)
+    for kind in ("control", "frequency", "ours"):
+        kin = [model for model in results.models if family(model) == kind]
+        assert [model for model in shown if model in kin] == ([error[kin].idxmin()] if kin else [])
+    assert not [model for model in shown if family(model) == "intervention"]
+    figure = reconstructions(results)
+    assert all(f"{model}-0" in figure.provenance for model in shown) and "frequency_502" not in figure.provenance
 
 
 def test_of_rates_that_are_as_good_the_lowest_is_chosen():

@@ -119,7 +119,7 @@ def test_text_is_large_enough_and_neither_cut_nor_overlapping(models, monkeypatc
         figure.draw_without_rendering()  # settles the layout
         drawn.clear()
         figure.draw_without_rendering()
-        boxes = {text: text.get_window_extent() for text in drawn if text.get_visible() and text.get_text().strip()}
+        boxes = {text: Text.get_window_extent(text) for text in drawn if text.get_visible() and text.get_text().strip()}
         assert len(boxes) > 3, name
         for text, box in boxes.items():
             assert text.get_fontsize() >= 6.5, f"{name}: {text.get_text()}"

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from vqlib.params import short
 from vqlib.reporting import paper, study_figures
 from vqlib.reporting.claims_latents import kept_frequency
 from vqlib.reporting.claims_training import stability_of
@@ -218,8 +219,8 @@ def learning_rates(results: Results) -> Exhibit | None:
         texts = {"model": f"`{model}`"}
         for rate in rates:
             text = number(float(means[rate])) if rate in means else NOTHING
-            texts[f"{rate:g}"] = f"**{text}**" if rate == best else text
-        texts["chosen"] = f"{best:g}" + (" (the edge of its grid)" if best in (means.index[0], means.index[-1]) else "")
+            texts[short(rate)] = f"**{text}**" if rate == best else text
+        texts["chosen"] = short(best) + (" (the edge of its grid)" if best in (means.index[0], means.index[-1]) else "")
         shown.append(texts)
         values.append(
             {"model": model, "chosen": best, **{f"validation_mse_{rate:g}": means.get(rate) for rate in rates}}
@@ -229,7 +230,7 @@ def learning_rates(results: Results) -> Exhibit | None:
         f"are chosen on the validation split, of those within {TIE:.0%} of the least the lowest; a choice at the edge "
         "of a grid says that a better rate may lie beyond."
     )
-    used = {model: " or ".join(f"{rate:g}" for rate in dict.fromkeys(runs["learning_rate"]))
+    used = {model: " or ".join(short(rate) for rate in dict.fromkeys(runs["learning_rate"]))
             for model, runs in results.runs.groupby("variant", sort=False)}  # fmt: skip
     usual = max(used.values(), key=list(used.values()).count)
     others = "".join(f", of `{model}` at {rate}" for model, rate in used.items() if rate != usual)
