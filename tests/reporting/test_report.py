@@ -210,13 +210,15 @@ def test_every_exhibit_says_where_it_comes_from(made):
     shown = all_exhibits(load_results(NAME, made))
     assert {*(f"Table {place}" for place in range(1, 5)), *(f"Figure {place}" for place in range(1, 8))} == set(shown)
     for exhibit in shown.values():
-        assert ("vq-0" if exhibit.name != "projected_training" else "projected-0") in exhibit.provenance
+        some = "projected-0" if exhibit.name == "projected_training" else "vq-0"
+        assert exhibit.provenance == "Runs: all of this report." or some in exhibit.provenance
         assert "by digest" not in exhibit.provenance and "2,000 steps" not in exhibit.provenance
         assert exhibit._repr_html_().count("data:image/png") == (exhibit.kind == "Figure")
 
 
 def test_what_all_runs_share_stands_at_the_head(made):
     head = readme(made).split("\n## ")[0]
+    assert all(run in head for run in ("vq-0", "projected-0"))
     for fact in ("2,000 steps", "width 32", "CPU", "float32", f"data, by digest: {'d' * 12}"):
         assert fact in head
     assert "code that trains the model, by digest: 6 values (column provenance.code of tables/runs.csv)" in head

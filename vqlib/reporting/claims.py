@@ -136,8 +136,9 @@ DISAGREEMENTS = (
     Claim(
         "5, evaluation",
         "BatchNorm keeps batch statistics in evaluation; the last batch is dropped.",
-        "The same weights measured both ways (test images in a fixed shuffled order): it matters from 1 % of the MSE "
-        "of a model of the paper.",
+        "The same weights measured both ways (test images in a fixed shuffled order): it matters if for a model of the "
+        "paper the mean change of the MSE over three seeds or more is 1 % or more and its 95 % interval excludes 0; if "
+        "not, no effect was seen.",
         disagreements.evaluation,
     ),
     Claim(

@@ -2,7 +2,7 @@
 
 from math import nan
 
-from scipy.stats import spearmanr
+from scipy.stats import permutation_test, spearmanr
 
 from vqlib.reporting.families import family
 from vqlib.reporting.judging import (
@@ -57,11 +57,11 @@ def frequency(study: Study) -> Verdict:
             f"copies of `vq` not counted."
         )
         return Verdict(OPEN, evidence, numbers, runs, shown)
-    order = rank_correlation([fractions[model] for model in different], [errors[model] for model in different])
-    numbers |= {"rank_correlation": order}
+    order, chance = rank_correlation([fractions[model] for model in different], [errors[model] for model in different])
+    numbers |= {"rank_correlation": order, "p": chance}
     evidence += (
         f" Over the {len(different)} values of S at which models differ the rank correlation of error with the "
-        f"fraction of continuous positions is {number(order, 3)}."
+        f"fraction of continuous positions is {number(order, 3)} (two-sided permutation p {number(chance, 2)})."
     )
     if not order <= TREND + ROUNDING:
         return Verdict(tendency(scoped(REPRODUCED, results), results, "vq", *models), evidence, numbers, runs, shown)
@@ -95,9 +95,13 @@ def that_differ(results: Results) -> list[str]:
                     if not all(is_copy_of_vq(results, run) for run in results.runs_of(model)))]  # fmt: skip
 
 
-def rank_correlation(x: list[float], y: list[float]) -> float:
-    """Spearman's, NaN where one side is constant."""
-    return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else nan
+def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
+    """Spearman's and its two-sided p over the orders of one side, all of them up to seven values and else 9,999 drawn
+    ones; NaN where one side is constant."""
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return nan, nan
+    found = permutation_test([x], lambda order: spearmanr(order, y).statistic, permutation_type="pairings", rng=0)
+    return float(found.statistic), float(found.pvalue)
 
 
 def priors(study: Study) -> Verdict:

@@ -46,13 +46,10 @@ INTERVENTIONS = {  # by the axis that they change
 SHOWN = ("projected_training", "stability")
 
 
-def stability_of(results: Results) -> pd.DataFrame:
-    """Peaks, bursts of the gradient and least norm of a code in use, a row per run that figures compare."""
-    return in_training(results, results.runs)
-
-
-def in_training(results: Results, runs: pd.DataFrame) -> pd.DataFrame:
-    """The same of ``runs``, rows of ``results.grid``."""
+def stability_of(results: Results, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Peaks, bursts of the gradient and least norm of a code in use: a row for each of ``runs``, rows of
+    ``results.grid``, or else for each run that figures compare."""
+    runs = results.runs if runs is None else runs
     rows = []
     for variant, run in zip(runs["variant"], runs["run"], strict=True):
         history = results.of(run)

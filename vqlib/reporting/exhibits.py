@@ -7,10 +7,10 @@ import pandas as pd
 
 from vqlib.params import short
 from vqlib.reporting import figures, paper, rate_exhibits, study_exhibits
-from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
+from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, provenance, table_of
 from vqlib.reporting.families import OTHER, family
 from vqlib.reporting.prior_exhibits import prior_exhibits
-from vqlib.reporting.rate_exhibits import idle, named
+from vqlib.reporting.rate_exhibits import idle, in_backticks
 from vqlib.reporting.results import Results
 from vqlib.reporting.statistics import highest_step
 from vqlib.reporting.style import palette
@@ -83,13 +83,14 @@ def at_own_rates(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhi
             return None
         exhibit = make(own)
         rates = own.runs.groupby("variant", sort=False)["learning_rate"].first().map(short)
-        told = "; ".join(f"{rate}: {named(models.index)}" for rate, models in rates.groupby(rates, sort=False))
+        told = "; ".join(f"{rate}: {in_backticks(models.index)}" for rate, models in rates.groupby(rates, sort=False))
         caption = (
             f"The models whose learning rates were searched, each at the one that validation chose ({told}). "
             f"{exhibit.caption}"
         )
         return dataclasses.replace(exhibit, name=f"{exhibit.name}_own_rates", caption=caption,
-                                   heading=f"{exhibit.heading}, each model at its own learning rate")  # fmt: skip
+                                   heading=f"{exhibit.heading}, each model at its own learning rate",
+                                   provenance=provenance(results, own.runs["run"]))  # fmt: skip
 
     return made
 
@@ -189,7 +190,7 @@ def learning_curves(results: Results) -> Exhibit:
     if len(ends) > figures.FEW and "identity" in ends:
         caption += f" `identity`, not drawn, ends at {ends['identity']}."
     if copies:
-        caption += f" Left out, since they are `vq`, no position being continuous: {named(copies)}."
+        caption += f" Left out, since they are `vq`, no position being continuous: {in_backticks(copies)}."
     figure = figures.learning_curves(history, palette(results.variants))
     return figure_of("learning_curves", "Learning curves", figure, caption, results, *drawn)
 

@@ -105,8 +105,8 @@ def _draw_model(ax: Axes, own: pd.DataFrame, mean: pd.DataFrame, colour: str, sh
     for bits, row in mean.iterrows():
         seeds = own[own["bits"] == bits]["psnr"].to_numpy()
         alone = len(mean) == 1 or bits == FULL
-        ax.errorbar(row["bpp"], row["psnr"], half_interval(seeds) if alone and len(seeds) > 2 else None, color=colour,
-                    marker=shape, markersize=5 if alone else 2.5, linewidth=0.8, zorder=3,
+        ax.errorbar(row["bpp"], row["psnr"], half_interval(seeds) if len(seeds) > 2 else None, color=colour,
+                    marker=shape, markersize=5 if alone else 2.5, linewidth=0.8 if alone else 0.4, zorder=3,
                     markerfacecolor="white" if bits == FULL else colour)  # fmt: skip
     for _, row in mean[mean.index == 0].iterrows():  # a discrete model: from its coded to its nominal rate
         ax.plot([row["bpp"], row["nominal"]], [row["psnr"]] * 2, color=colour, linewidth=0.6, alpha=0.7, zorder=1)

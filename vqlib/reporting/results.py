@@ -170,9 +170,17 @@ def compared(grid: pd.DataFrame) -> list[str]:
     return chosen
 
 
+def errors_by_rate(runs: pd.DataFrame) -> pd.Series:
+    """Least validation MSE of one variant by learning rate: the mean over the seeds that ran at every rate, so that
+    rates are compared by the same seeds; over all where no seed did."""
+    errors = runs.pivot_table(index="seed", columns="learning_rate", values="validation_mse")
+    everywhere = errors.dropna()
+    return (everywhere if len(everywhere) else errors).mean()
+
+
 def chosen_rate(runs: pd.DataFrame) -> float:
-    """The learning rate of the least validation MSE (mean over seeds) of one variant; of a tie, the lowest one."""
-    means = runs.groupby("learning_rate")["validation_mse"].mean()
+    """The learning rate of the least of ``errors_by_rate``; of a tie, the lowest one."""
+    means = errors_by_rate(runs)
     return float(means.index[means <= means.min() * (1 + TIE)].min())
 
 

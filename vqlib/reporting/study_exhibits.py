@@ -5,19 +5,21 @@ import pandas as pd
 
 from vqlib.params import short
 from vqlib.reporting import paper, study_figures
-from vqlib.reporting.claims_latents import kept_frequency
+from vqlib.reporting.claims_latents import kept_frequency, that_differ
 from vqlib.reporting.claims_training import stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import divides_by_a_norm, family, has_codebook
 from vqlib.reporting.judging import ENOUGH, is_copy_of_vq
-from vqlib.reporting.results import TIE, Results, chosen_rate
+from vqlib.reporting.results import TIE, Results, chosen_rate, errors_by_rate
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
 
+FEWEST_S = 3  # values of S at which models differ, for a figure against S; `vq` is one
 CHANGED = {  # by an intervention, whose name is that of a model and this suffix
     "_released": "what the loss sees (the projection after a ReLU, as in the released code)",
     "_detached": "the gradient (none through the code inside the projection)",
     "_guard": "the denominator (a constant of the size of what a used code puts there is added)",
+    "_no_loss": "the projection loss, which draws gains to 1 (it is left out)",
     "_unit": "the codes (their norm is 1)",
 }
 
@@ -48,9 +50,9 @@ def controls(results: Results) -> Exhibit | None:
 
 
 def frequency(results: Results) -> Exhibit | None:
-    """The paper's Figure 4."""
+    """The paper's Figure 4, None with too few values of S."""
     models = {model: int(results.option(model, "num_frequent")) for model in kept_frequency(results)}
-    if not models:
+    if len(that_differ(results)) < FEWEST_S:
         return None
     if results.runs_of("vq"):
         models["vq"] = results.experiment.network.num_embeddings
@@ -90,7 +92,7 @@ def stability(results: Results) -> Exhibit | None:
         "step in the second half of training, divided by a typical worst step (the median over logging intervals); "
         "above 3 it counts as a late peak. Middle: the highest gradient norm of a logging interval, divided by the "
         "mean of that interval, a ratio that cannot exceed the interval's number of steps. Right: the least "
-        "norm of a code in use. Both after a tenth of training."
+        "norm of a code in use. Middle and right: after the first tenth of training."
         f"{interventions}{listed(' Runs with a late peak:', peaks)}"
     )
     figure = study_figures.stability(shown, palette(results.variants))
@@ -215,7 +217,7 @@ def learning_rates(results: Results) -> Exhibit | None:
     shown, values = [], []
     for model in (model for model in results.models if model in set(tried["variant"])):
         runs = tried[tried["variant"] == model]
-        means, best = runs.groupby("learning_rate")["validation_mse"].mean(), chosen_rate(runs)
+        means, best = errors_by_rate(runs), chosen_rate(runs)
         texts = {"model": f"`{model}`"}
         for rate in rates:
             text = number(float(means[rate])) if rate in means else NOTHING
@@ -226,7 +228,7 @@ def learning_rates(results: Results) -> Exhibit | None:
             {"model": model, "chosen": best, **{f"validation_mse_{rate:g}": means.get(rate) for rate in rates}}
         )
     caption = (
-        "Least validation MSE at every learning rate that was tried (mean over seeds where there are several). Rates "
+        "Least validation MSE at every learning rate that was tried, of seeds that ran at all of them. Rates "
         f"are chosen on the validation split, of those within {TIE:.0%} of the least the lowest; a choice at the edge "
         "of a grid says that a better rate may lie beyond."
     )

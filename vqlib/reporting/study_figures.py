@@ -118,7 +118,7 @@ def frequency(ours: pd.DataFrame, theirs: pd.DataFrame, colour: str) -> Figure:
     for ax, column, label in ((middle, "fraction", "continuous\npositions (%)"), (bottom, "bpp", "bits per\npixel")):
         at = [values.index(value) for value in ours["S"]]
         heights = ours[column] * (100 if column == "fraction" else 1)
-        ax.plot(at, heights, color=colour, marker="o", markersize=4, linewidth=0.8)
+        ax.plot(at, heights, color=colour, marker="o", markersize=4, linestyle="")
         for x, y in zip(at, heights, strict=True):
             ax.annotate(number(float(y), digits=2 if column == "fraction" else 3), (x, y), (0, 4),
                         textcoords="offset points", ha="center", va="bottom", fontsize=6.5)  # fmt: skip
