@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from vqlib.params import load_variants
 from vqlib.reporting import figures, paper, rate_figures, study_figures
-from vqlib.reporting.style import WIDTH, image_bytes, palette
+from vqlib.reporting.style import WIDTH, image_bytes, marker, palette
 
 FEW = ["vq", "projected", "projected_rows", "identity"]
 MANY = [*FEW, "vq_ema", "gain_shape_4", "projected_rows_guard", *(f"a_rather_long_name_{i}" for i in range(9))]
@@ -158,9 +159,14 @@ def test_colours_are_distinct_and_stay_when_variants_are_added():
     assert len(set(after.values())) == len(after) == 44
     assert all(after[name] == colour for name, colour in before.items())
     assert palette(["new", "projected"])["projected"] == palette(["projected"])["projected"]
-    rgb = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in list(after.values())[:12]])
-    gaps = [np.linalg.norm(a - b) for a, b in combinations(rgb.astype(float), 2)]
-    assert min(gaps) > 40  # of 441 between black and white
+
+
+def test_the_projects_variants_have_colours_that_can_be_told_apart():
+    colours = palette(load_variants())
+    rgb = {name: np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float) for name, colour in colours.items()}
+    near = [(one, other) for one, other in combinations(rgb, 2) if np.linalg.norm(rgb[one] - rgb[other]) <= 40]
+    assert not near  # of 441 between black and white
+    assert "*" not in {marker(name, colours) for name in colours}  # the star is a rate under a prior
 
 
 @pytest.mark.parametrize("models", [1, 4, 5, 6, 15, 40, 70])

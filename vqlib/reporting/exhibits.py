@@ -212,7 +212,7 @@ def projected_training(results: Results) -> Exhibit | None:
     caption = (
         "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
-        "its test split."
+        "its test split. Runs with a late peak are named at it."
         f"{listed(' Worst step of the second half over a typical one (the median over logging intervals):', peaks)} "
         f"{_differences(results)}"
     )
