@@ -109,8 +109,8 @@ def rate_distortion(results: Results) -> Exhibit:
     caption = (
         "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. "
         "Bits are those of real bitstreams where there are any, else nominal. A model with continuous latents is a "
-        "curve over their precision; its 32-bit end is where the paper's models lie. Bars are 95 % intervals of means over "
-        "three seeds or more."
+        "curve over their precision; its 32-bit end is where the paper's models lie. Bars are 95 % intervals of means "
+        "over three seeds or more."
         f"{STARS if points['prior'].notna().any() else ''}"
         f"{listed(' With 8 bits for a continuous number, where there are any:', told)}"
     )
