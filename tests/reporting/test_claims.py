@@ -204,11 +204,12 @@ def test_c1_on_the_released_axis_waits_for_the_papers_width(study):
 def test_the_share_that_a_healthy_codebook_gives_for_free(study):
     study.errors(SMALL, vq=[0.040] * 3, vq_ema=[0.030] * 3)
     verdict = study.verdict("C1, for free")
-    assert verdict.said == "25 % of the error at width 64, 7,500 steps"
+    bits = number(verdict.numbers["bitstream"], 3)
+    assert verdict.said == f"25 % less error for {bits} times the measured bits at width 64, 7,500 steps"
     assert verdict.numbers["share"] == pytest.approx(0.5)
     assert "in a real bitstream" in verdict.evidence
     del study.evaluations[SMALL]["vq_ema-2"]
-    assert study.verdict("C1, for free").said == "25 % of the error at width 64, 7,500 steps, a tendency"
+    assert study.verdict("C1, for free").said.endswith(" at width 64, 7,500 steps, a tendency")
 
 
 def test_a_model_without_a_codebook_is_no_healthy_codebook(study):
@@ -218,7 +219,7 @@ def test_a_model_without_a_codebook_is_no_healthy_codebook(study):
     assert best_control(results, 0.5625, codebook=True) == "vq_ema"
     assert best_control(results, 0.5625, codebook=False) == best_control(results, 0.5625) == "fsq"
     verdict = for_free([results])
-    assert verdict.said == "25 % of the error at width 64, 7,500 steps"
+    assert verdict.said.startswith("25 % less error for ")
     assert "`fsq`, which has no codebook: 0.550" in verdict.evidence and "45 % of it taken away" in verdict.evidence
     quiet = study.verdict("C2").numbers["other_of"]
     for run in ("fsq-0", "fsq-1", "fsq-2"):

@@ -122,7 +122,10 @@ def for_free(study: Study) -> Verdict:
         )
         numbers = {"share": share, "ratio": results.ratio(control, "vq").value, "projected_over_control": against.value,
                    "bitstream": bits[control] / bits["vq"]}  # fmt: skip
-        said = tendency(scoped(f"{number(50 * share, digits=2)} % of the error", results), results, "vq", control)
+        said = f"{number(50 * share, digits=2)} % less error"
+        if bits["vq"] == bits["vq"] and bits[control] == bits[control]:
+            said += f" for {number(bits[control] / bits['vq'], 3)} times the measured bits"
+        said = tendency(scoped(said, results), results, "vq", control)
         return Verdict(said, evidence, numbers, named(results, "vq", control, "projected"), ("controls", "rates"))
     return Verdict(OPEN, "Needs a control with a codebook at the rate of `vq`, with `vq` and `projected` beside it.")
 

@@ -19,6 +19,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +37,13 @@ OPERATORS = {"/": operator.truediv, "*": operator.mul, "+": operator.add, "-": o
 CLAIMED = {claim.name: claim for claim in (*CLAIMS, *DISAGREEMENTS)}
 AT_BITS = re.compile(r"at_(\d+)_bits")
 DIGITS = ("1", "2", "3", "4", "5", "6")
+NOTE = "*Template"  # how the first line of a file begins that tells its readers where to read it with numbers
+
+
+def template(path: Path) -> str:
+    """A hand-written text, without the line that says that it is a template."""
+    first, _, rest = path.read_text().partition("\n")
+    return rest if first.startswith(NOTE) else f"{first}\n{rest}"
 
 
 def fill_in(text: str, results: Results, where: str) -> str:

@@ -14,7 +14,7 @@ from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.claims_training import stability_of
 from vqlib.reporting.exhibit import Exhibit, shared, shortened
-from vqlib.reporting.findings import fill_in
+from vqlib.reporting.findings import fill_in, template
 from vqlib.reporting.html import anchor, page
 from vqlib.reporting.judging import judges
 from vqlib.reporting.results import Results
@@ -135,7 +135,7 @@ def findings(results: Results) -> str:
     experiment = results.experiment
     path = experiment.results / "FINDINGS.md"
     if path.is_file():
-        text = fill_in(path.read_text(), results, f"results/{experiment.name}/FINDINGS.md").strip() + "\n"
+        text = fill_in(template(path), results, f"results/{experiment.name}/FINDINGS.md").strip() + "\n"
         return text if text.startswith("#") else f"## Findings\n\n{text}"
     if experiment.name == experiment_names(experiment.root)[0]:
         return f"## What it shows\n\n{JUDGES_NOTHING}"
