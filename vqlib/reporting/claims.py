@@ -36,8 +36,8 @@ CLAIMS = (
     ),
     Claim(
         "C1, for free",
-        "How much of the error a codebook that is kept in use takes away at no extra nominal bit (our question, not the "
-        "paper's).",
+        "How much of the error a codebook that is kept in use takes away at no extra nominal bit (our question, not "
+        "the paper's).",
         "The error that the best control of the nominal rate of `vq` takes away (on validation, of those that have a "
         "codebook), beside the half that the paper's projection is said to take; one without a codebook apart; beside "
         "both the bits of a real bitstream.",
