@@ -147,6 +147,7 @@ def tables(experiment: Experiment, evaluations: dict[str, dict], history: pd.Dat
     least = history[history["split"] == "validation"].groupby("run")["recon_loss"].min()
     grid["validation_mse"] = grid["run"].map(least)
     grid["rate.bpp_bitstream_8bit"] = [all_at_8_bits(evaluation["rate"]) for evaluation in evaluations.values()]
+    grid["gains.std"] = [spread(evaluation.get("gains")) for evaluation in evaluations.values()]
     grid["learning_rate"] = [experiment.runs[run].learning_rate for run in grid["run"]]
     return {"grid": grid, "runs": grid[grid["run"].isin(compared(grid))].reset_index(drop=True)}
 
@@ -156,6 +157,16 @@ def all_at_8_bits(rate: dict) -> float:
     streams = {point["bits"]: point["bpp_bitstream"] for point in rate.get("precisions") or []}
     value = streams.get(8) if streams else rate.get("bpp_bitstream")
     return math.nan if value is None else float(value)
+
+
+def spread(histogram: dict | None) -> float:
+    """The standard deviation of a histogram of continuous gains (edges, shares), NaN without one."""
+    if not histogram:
+        return math.nan
+    edges, shares = np.asarray(histogram["edges"]), np.asarray(histogram["shares"])
+    middles = (edges[1:] + edges[:-1]) / 2
+    mean = np.average(middles, weights=shares)
+    return float(np.sqrt(np.average((middles - mean) ** 2, weights=shares)))
 
 
 def compared(grid: pd.DataFrame) -> list[str]:

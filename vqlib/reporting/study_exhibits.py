@@ -185,7 +185,10 @@ def gains(results: Results) -> Exhibit | None:
     runs = dict.fromkeys([*frames[0]["run"], *frames[1]["run"]])
     caption = "Distribution of the gains on the test split, of one run of every model."
     if continuous:
+        spreads = {run: number(float(results.runs.set_index("run")["gains.std"][run]), 2)
+                   for run in dict.fromkeys(frames[0]["run"])}  # fmt: skip
         caption += (
+            f"{listed(' Standard deviation:', spreads)}"
             " A gain of 1 is the code itself, so the width of the curves of continuous gains is what projection adds "
             "to `vq`. Their histograms have 64 bins between the quantiles 1e-4 and 1 - 1e-4 of training gains; what "
             "lies outside counts in the outermost bins."
