@@ -27,10 +27,10 @@ from vqlib.reporting.exhibits import (
 from vqlib.reporting.families import family, is_quiet
 from vqlib.reporting.findings import fill_in
 from vqlib.reporting.judging import Verdict, judges
+from vqlib.reporting.question_exhibits import learning_rates, stability_table
 from vqlib.reporting.report import report_markdown, write_report
 from vqlib.reporting.results import Results, chosen_rate, errors_by_rate, load_results, tables
 from vqlib.reporting.statistics import burst, highest_step, numbers_of_log, ratio
-from vqlib.reporting.study_exhibits import learning_rates, stability_table
 from vqlib.reporting.tables import number
 from vqlib.reporting.verdicts import verdict_table
 
@@ -526,7 +526,7 @@ def test_the_table_of_learning_rates_says_which_one_the_rest_uses(study):
     assert learning_rates(study.results(SMALL)) is None
 
 
-def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
+def test_tuned_exhibits_are_of_the_runs_that_validation_chose(study):
     """Of models tried at several rates alone; the ratio is that to `vq` at its own."""
     history = study.history[SWEEP]
     history.loc[history["run"] == "vq-0-lr4e-3", "recon_loss"] /= 2
@@ -536,7 +536,7 @@ def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
     searched = [model for model in results.models if several[model] > 1]
     assert {"vq", "projected"} <= set(searched) < set(results.models)
     exhibits = {exhibit.name: exhibit for exhibit in all_exhibits(results).values()}
-    table, figure = (exhibits[f"{name}_own_rates"] for name in ("models", "rate_distortion"))
+    table, figure = (exhibits[f"{name}_tuned"] for name in ("models", "rate_distortion"))
     values = table.content.values.set_index("model")
     assert list(values.index) == searched
     own = {model: chosen_rate(results.grid[results.grid["variant"] == model]) for model in searched}
@@ -549,11 +549,11 @@ def test_exhibits_at_own_rates_are_of_the_runs_that_validation_chose(study):
         assert f"`{model}`" in next(part for part in told.split("; ") if f"{short(rate)}: " in part)
     assert values["test.mse"]["vq"] == 0.03 != pytest.approx(results.mean("vq", "test.mse"))
     least = f"{values['test.mse']['projected'] / values['test.mse']['vq']:.3f}"
-    assert fill_in("{{ projected.at_own_rate.over.vq.value | 4 }}", results, "").startswith(least)
+    assert fill_in("{{ projected.tuned.over.vq.value | 4 }}", results, "").startswith(least)
     alone = next(model for model in results.models if several[model] == 1)
     with pytest.raises(ReportError, match=f"needs {alone} at several learning rates"):
-        fill_in(f"{{{{ {alone}.at_own_rate.test.mse }}}}", results, "F.md")
-    assert not any("own_rates" in exhibit.name for exhibit in all_exhibits(study.results(SMALL)).values())
+        fill_in(f"{{{{ {alone}.tuned.test.mse }}}}", results, "F.md")
+    assert not any("_tuned" in exhibit.name for exhibit in all_exhibits(study.results(SMALL)).values())
 
 
 def test_unlike_learning_rates_are_told_where_peaks_are_compared(study):

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from vqlib.params import load_variants
-from vqlib.reporting import figures, paper, rate_figures, study_figures
+from vqlib.reporting import figures, paper, question_figures, rate_figures
 from vqlib.reporting.style import WIDTH, image_bytes, marker, palette
 
 FEW = ["vq", "projected", "projected_rows", "identity"]
@@ -103,11 +103,11 @@ def every_figure(models: list[str]) -> dict[str, figures.Figure]:
         "reconstructions": figures.reconstructions(images(16), rows),
         "loss_bars": figures.loss_bars(losses(models, seeds=3), papers_losses(), colours),
         "rate_distortion": rate_figures.rate_distortion(points(models), CODECS, colours),
-        "usage": study_figures.codebook_usage(usage(models), colours),
-        "gains": study_figures.gain_distributions(*gain_frames(models[:8]), colours),
-        "frequency": study_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], colours["vq"]),
-        "stability": study_figures.stability(runs_of(models), colours),
-        "controls": study_figures.controls(ratios(models), colours),
+        "usage": question_figures.codebook_usage(usage(models), colours),
+        "gains": question_figures.gain_distributions(*gain_frames(models[:8]), colours),
+        "frequency": question_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], colours["vq"]),
+        "stability": question_figures.stability(runs_of(models), colours),
+        "controls": question_figures.controls(ratios(models), colours),
     }
 
 
@@ -279,7 +279,7 @@ def test_many_models_get_a_row_for_each_family_led_by_vq():
 
 
 def test_frequency_stacks_the_losses_and_shows_the_fraction():
-    figure = study_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], "black")
+    figure = question_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], "black")
     tops = [bar.get_y() + bar.get_height() for bar in figure.axes[0].patches]
     assert sum(np.isclose(tops, 0.03)) == 5 and sum(np.isclose(tops, 0.02)) == 5  # three of ours, two of the paper's
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), 10)
@@ -288,21 +288,21 @@ def test_frequency_stacks_the_losses_and_shows_the_fraction():
 def test_no_curve_of_usage_leaves_the_axes():
     two = pd.concat([usage(["vq"]), usage(["vq"]).assign(run="vq-1")])
     last = (two["run"] == "vq-1") & (two["rank"] == 256)  # a mean over seeds lies below the least share of either
-    figure = study_figures.codebook_usage(two.assign(share=two["share"].mask(last, 0)), palette(FEW))
+    figure = question_figures.codebook_usage(two.assign(share=two["share"].mask(last, 0)), palette(FEW))
     assert figure.axes[0].get_ylim()[0] < figure.axes[0].lines[0].get_ydata().min()
 
 
 def test_gains_are_drawn_over_whole_bins():
-    steps = study_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[0].patches[0]
+    steps = question_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[0].patches[0]
     np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21), atol=1e-9)
 
 
 def test_stability_has_a_dot_for_every_run():
-    figure = study_figures.stability(runs_of(["vq", "projected"]), palette(FEW))
+    figure = question_figures.stability(runs_of(["vq", "projected"]), palette(FEW))
     dots = [[line for line in ax.lines if line.get_linestyle() == "None"] for ax in figure.axes]
     assert [sum(len(line.get_xdata()) for line in lines) for lines in dots] == [6, 6, 6]
     without = runs_of(["vq"]).assign(least_used_norm=np.nan)
-    assert len(study_figures.stability(without, palette(FEW)).axes) == 2
+    assert len(question_figures.stability(without, palette(FEW)).axes) == 2
 
 
 @pytest.mark.parametrize(("decades", "first"), [(1, {1, 2, 5, 10}), (3, {1, 2, 5, 10, 20, 50}), (9, {1})])

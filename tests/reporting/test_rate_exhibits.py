@@ -9,7 +9,7 @@ import pytest
 from synthetic_study import SMALL, SWEEP, make_study
 
 from vqlib.bjontegaard import bd_rate
-from vqlib.reporting import rate_exhibits, study_exhibits
+from vqlib.reporting import question_exhibits, rate_exhibits
 from vqlib.reporting.results import Results, load_results
 
 RUNS = {"vq": 1, "projected": 1, "frequency_502": 1, "frequency_412": 1, "frequency_8": 1, "gain_shape_2": 1}
@@ -75,11 +75,11 @@ def test_rates_are_held_against_one_kind_of_codebook_in_two_sizes(root):
 
 
 def test_levels_of_gains_stand_by_their_values(results):
-    assert len(study_exhibits.gains(results).content.axes) == 1  # of projected alone: no values, no panel
+    assert len(question_exhibits.gains(results).content.axes) == 1  # of projected alone: no values, no panel
     evaluations = copy.deepcopy(results.evaluations)
     symbol = evaluations["gain_shape_2-0"]["codes"][1]
     symbol |= {"values": [0.5, -2.0, 2.0, -0.5], "levels": [0.1, 0.2, 0.3, 0.4]}
-    exhibit = study_exhibits.gains(dataclasses.replace(results, evaluations=evaluations))
+    exhibit = question_exhibits.gains(dataclasses.replace(results, evaluations=evaluations))
     _, ax = exhibit.content.axes
     line = next(line for line in ax.lines if line.get_label() == "gain_shape_2")
     np.testing.assert_allclose(line.get_xdata(), [-2, -0.5, 0.5, 2])
@@ -90,5 +90,5 @@ def test_levels_of_gains_stand_by_their_values(results):
 
 def test_only_the_first_run_of_a_model_is_named_beside_its_gains(tmp_path):
     made = make_study(tmp_path / "study", {"vq": 1}, {"vq": 1, "projected": 3})
-    exhibit = study_exhibits.gains(load_results(SWEEP, made))
+    exhibit = question_exhibits.gains(load_results(SWEEP, made))
     assert "projected-0 " in exhibit.provenance and "projected-0.." not in exhibit.provenance

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from vqlib.params import short
-from vqlib.reporting import figures, paper, rate_exhibits, study_exhibits
+from vqlib.reporting import figures, paper, question_exhibits, rate_exhibits
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, provenance, table_of
 from vqlib.reporting.families import OTHER, family
 from vqlib.reporting.prior_exhibits import prior_exhibits
@@ -73,12 +73,12 @@ def models(results: Results) -> Exhibit:
     return table_of("models", "Error and rate", shown, values, caption, results)
 
 
-def at_own_rates(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhibit | None]:
+def tuned(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhibit | None]:
     """The same exhibit of the models whose learning rates were searched, each at the one that validation chose; None
     where none was searched."""
 
     def made(results: Results) -> Exhibit | None:
-        own = results.at_own_rates()
+        own = results.tuned()
         if own.runs.empty:
             return None
         exhibit = make(own)
@@ -88,7 +88,7 @@ def at_own_rates(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhi
             f"The models whose learning rates were searched, each at the one that validation chose ({told}). "
             f"{exhibit.caption}"
         )
-        return dataclasses.replace(exhibit, name=f"{exhibit.name}_own_rates", caption=caption,
+        return dataclasses.replace(exhibit, name=f"{exhibit.name}_tuned", caption=caption,
                                    heading=f"{exhibit.heading}, each model at its own learning rate",
                                    provenance=provenance(results, own.runs["run"]))  # fmt: skip
 
@@ -250,23 +250,23 @@ def all_exhibits(results: Results) -> dict[str, Exhibit]:
     makers = (
         models,
         rate_exhibits.rate_distortion,
-        study_exhibits.learning_rates,
-        at_own_rates(models),
-        at_own_rates(rate_exhibits.rate_distortion),
+        question_exhibits.learning_rates,
+        tuned(models),
+        tuned(rate_exhibits.rate_distortion),
         rate_exhibits.rates,
         rate_exhibits.precisions,
         rate_exhibits.bd_rates,
-        study_exhibits.controls,
+        question_exhibits.controls,
         reconstructions,
         losses,
         losses_table,
-        study_exhibits.frequency,
+        question_exhibits.frequency,
         learning_curves,
         projected_training,
-        study_exhibits.stability,
-        study_exhibits.stability_table,
-        study_exhibits.usage,
-        study_exhibits.gains,
+        question_exhibits.stability,
+        question_exhibits.stability_table,
+        question_exhibits.usage,
+        question_exhibits.gains,
         setting,
     )
     labelled: dict[str, Exhibit] = {}

@@ -6,7 +6,7 @@ A value is a path: a run (``vq-0.test.mse``), its prior (``vq-0.prior.rate.bpp_p
 ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number; ``projected.at_4_bits.psnr``
 is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or ``bpp_bitstream``;
 ``projected.over.vq.low`` and ``projected.at_4_bits.over.vq.low`` are ratios of test MSE: ``value``, ``low`` or ``high``
-of its interval; ``projected.at_own_rate.over.vq.value`` and the like are of the runs at the learning rates that
+of its interval; ``projected.tuned.over.vq.value`` and the like are of the runs at the learning rates that
 validation chose) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around
 ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as
 many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
@@ -141,8 +141,8 @@ def _of_model(model: str, rest: list[str], path: str, results: Results, where: s
     match rest:
         case ["seeds"]:
             return len(results.runs_of(model))
-        case ["at_own_rate", *number_of_it]:
-            own = results.at_own_rates()
+        case ["tuned", *number_of_it]:
+            own = results.tuned()
             if model not in own.models or not number_of_it:
                 raise ReportError(f"{where}: {path} needs {model} at several learning rates, and a number of it")
             return _of_model(model, number_of_it, path, own, where)

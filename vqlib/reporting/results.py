@@ -91,7 +91,7 @@ class Results:
                 for point in self.evaluations[run]["rate"].get("precisions") or []]  # fmt: skip
         return pd.DataFrame(rows, columns=["run", "bits", *PRECISION])
 
-    def at_own_rates(self) -> "Results":
+    def tuned(self) -> "Results":
         """The same of the models that were tried at several learning rates, each with its runs at the one that
         validation chose in ``runs``."""
         searched = self.grid[self.grid.groupby("variant")["learning_rate"].transform("nunique") > 1]

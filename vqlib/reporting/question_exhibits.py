@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from vqlib.params import short
-from vqlib.reporting import paper, study_figures
+from vqlib.reporting import paper, question_figures
 from vqlib.reporting.claims_latents import kept_frequency, that_differ
 from vqlib.reporting.claims_training import stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
@@ -44,7 +44,7 @@ def controls(results: Results) -> Exhibit | None:
         "the error of `vq` and half of it, which the paper claims for its projection. Intervals (95 %, Welch) where "
         "both have three seeds."
     )
-    figure = study_figures.controls(frame, palette(results.variants))
+    figure = question_figures.controls(frame, palette(results.variants))
     return figure_of("controls", "What a healthy codebook gives at the same nominal rate", figure, caption, results,
                      *results.runs_of(*models))  # fmt: skip
 
@@ -72,7 +72,7 @@ def frequency(results: Results) -> Exhibit | None:
         f"{listed(' Continuous positions:', fractions)} Where the share is nil the model is `vq`, whatever its S."
     )
     colours = palette(results.variants)
-    figure = study_figures.frequency(ours, theirs, colours[next(iter(models))])
+    figure = question_figures.frequency(ours, theirs, colours[next(iter(models))])
     return figure_of("frequency", "The frequency model against S", figure, caption, results,
                      *results.runs_of(*models))  # fmt: skip
 
@@ -95,7 +95,7 @@ def stability(results: Results) -> Exhibit | None:
         "norm of a code in use. Middle and right: after the first tenth of training."
         f"{interventions}{listed(' Runs with a late peak:', peaks)}"
     )
-    figure = study_figures.stability(shown, palette(results.variants))
+    figure = question_figures.stability(shown, palette(results.variants))
     return figure_of("stability", "Stability in training", figure, caption, results, *shown["run"])
 
 
@@ -160,7 +160,7 @@ def usage(results: Results) -> Exhibit | None:
         "codebooks in even use lie on each other."
         f"{listed(' Perplexity:', perplexities)}"
     )
-    figure = study_figures.codebook_usage(shares, palette(results.variants))
+    figure = question_figures.codebook_usage(shares, palette(results.variants))
     return figure_of("usage", "Use of the codebook", figure, caption, results, *results.runs_of(*models))
 
 
@@ -199,7 +199,7 @@ def gains(results: Results) -> Exhibit | None:
             "a shape is chosen by the size of the product: one of the b bits of a gain is the sign. Which sign is "
             "positive is a convention, that of the largest level."
         )
-    figure = study_figures.gain_distributions(*frames, palette(results.variants))
+    figure = question_figures.gain_distributions(*frames, palette(results.variants))
     return figure_of("gains", "Distribution of the gains", figure, caption, results, *runs)
 
 
@@ -213,7 +213,7 @@ def levels_of(symbol: dict) -> list[dict]:
 
 def learning_rates(results: Results) -> Exhibit | None:
     """The grid of learning rates, on validation; None where no variant was trained at several."""
-    tried = results.grid[results.grid["variant"].isin(results.at_own_rates().models)]
+    tried = results.grid[results.grid["variant"].isin(results.tuned().models)]
     if tried.empty:
         return None
     rates = sorted(tried["learning_rate"].unique())
