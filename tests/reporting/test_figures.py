@@ -255,6 +255,29 @@ def test_rate_distortion_draws_curves_points_and_codecs_on_logarithmic_axes():
     assert [{"vq", "projected", "JPEG"} <= {text.get_text() for text in ax.texts} for ax in figure.axes] == [True, True]
 
 
+def test_the_close_view_has_the_models_of_few_bits_and_no_more():
+    def of(model: str, *bpp: float) -> pd.DataFrame:
+        return pd.DataFrame({"model": model, "bits": 0, "bpp": bpp, "nominal": 4.5, "prior": np.nan, "psnr": 21.0})
+
+    both = pd.concat([points(["vq", "projected"]), of("frequency_8", 9.0)])
+    figure = rate_figures.rate_distortion(both, {}, palette(["vq", "projected", "frequency_8"]))
+    wide, close = ({text.get_text() for text in ax.texts} for ax in figure.axes)
+    assert "frequency_8" in wide and "frequency_8" not in close and {"vq", "projected"} <= close
+    assert figure.axes[1].get_xlim()[1] <= rate_figures.CLOSE
+    for bpp in ((rate_figures.CLOSE,), (3.9, 4.3)):  # on the edge, and of seeds on both sides of it
+        edge = pd.concat([points(["vq"]), of("projected", *bpp)])
+        assert len(rate_figures.rate_distortion(edge, {}, palette(FEW)).axes) == 2
+
+
+def test_runs_with_a_late_peak_are_named_at_it():
+    rows = history(["projected", "projected_rows"])
+    peak = (rows["run"] == "projected_rows-1") & (rows["step"] == 1500) & (rows["split"] == "train")
+    rows.loc[peak, "recon_loss_max"] *= 20
+    figure = figures.training_curves(rows, palette(FEW), REFERENCES)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["projected_rows-1"]
+    assert figure.axes[0].texts[0].xy == (1500, rows.loc[peak, "recon_loss_max"].item())
+
+
 def test_the_legend_names_no_codec_that_is_out_of_view():
     def legend(codecs: dict) -> str:
         figure = rate_figures.rate_distortion(points(["vq", "projected"]), codecs, palette(FEW))

@@ -131,7 +131,7 @@ DISAGREEMENTS = (
         "4, frequency table",
         "The released table is little more than the current batch's histogram, in testing too.",
         "Released against described at one S at which either has 0.1 % continuous positions or more: it matters if "
-        "that fraction differs by 0.01 or MSE by 2 %.",
+        "that fraction differs by 0.01 or MSE by 2 %, below three seeds of each as a tendency.",
         disagreements.frequency_table,
     ),
     Claim(

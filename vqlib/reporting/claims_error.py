@@ -103,7 +103,7 @@ def halved_as_released(study: Study) -> Verdict:
 
 
 def for_free(study: Study) -> Verdict:
-    """How much of "half the error" a healthy codebook gives at the nominal rate of vq; beside it what none gives."""
+    """How much of "half the error" a codebook kept in use gives at the nominal rate of vq; and none."""
     for results in study:
         base = results.mean("vq", "rate.bpp_codes")
         control = best_control(results, base, codebook=True)

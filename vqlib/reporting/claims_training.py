@@ -71,7 +71,7 @@ def unstable(model: str):
         copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
         own, others = table[table["variant"] == model], table[table["variant"].map(is_quiet) & ~copies]
         (hits, of), (other_hits, other_of) = peaks_of(own), peaks_of(others)
-        said, needs = decided(hits, of, other_hits, other_of, at_length=steps(results) >= PAPER_STEPS)
+        said, needs = decided(model, hits, of, other_hits, other_of, at_length=steps(results) >= PAPER_STEPS)
         p = fisher_greater(hits, of, other_hits, other_of)
         bursts = [int((part["burst"] > BURST).sum()) for part in (own, others)]
         elsewhere = {one.experiment.name: (peaks_of(stability_of(one).query("variant == @model")), at(one))
@@ -91,7 +91,7 @@ def unstable(model: str):
                              for name, ((found, among), where) in elsewhere.items())  # fmt: skip
             evidence.append(f"Elsewhere, and no judgement: {told}.")
         if needs:
-            evidence.append(f"Needs {needs.format(model=model)}.")
+            evidence.append(f"Needs {needs}.")
         numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": other_of, "p": p,
                    "bursts": bursts[0], "other_bursts": bursts[1]}  # fmt: skip
         numbers |= {f"{name}.hits": found for name, ((found, _), _) in elsewhere.items()}
@@ -113,7 +113,7 @@ def most_telling(study: Study, model: str) -> Results | None:
     return found if found is not None and found.runs_of(model) else None
 
 
-def decided(hits: int, of: int, other_hits: int, other_of: int, at_length: bool) -> tuple[str, str]:
+def decided(model: str, hits: int, of: int, other_hits: int, other_of: int, at_length: bool) -> tuple[str, str]:
     """C2's rule: the verdict, and where it is open what would settle it.
 
     Args:
@@ -121,7 +121,7 @@ def decided(hits: int, of: int, other_hits: int, other_of: int, at_length: bool)
         at_length: whether these ran as long as the paper's.
     """
     if of < SEEDS:
-        return OPEN, f"{SEEDS} seeds of `{{model}}`"
+        return OPEN, f"{SEEDS} seeds of `{model}`"
     if fisher_greater(hits, of, other_hits, other_of) < P:
         return REPRODUCED, ""
     if fisher_greater(of, of, 0, other_of) >= P:

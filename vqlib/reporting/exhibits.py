@@ -20,7 +20,7 @@ PROJECTED = ("projected", "projected_rows")  # the text's axis and the released 
 LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/
 SPLITS = ("train", "test")
 MOST_CURVES = 6  # of training, with those of interventions
-MOST_ROWS = 8  # of reconstructions, of which a figure then shows seven; of more models one of each kind is shown
+MOST_ROWS = 8  # models of reconstructions, with seven images each; of more, one of each kind
 FOR_THE_FILE = ("MSE at 8 bits", "codes used")  # columns of Table 1 that its CSV has, and a page has no room for
 TWO_AXES = (
     "The paper has one Projected-Latent model: its text describes `projected`, its released code projects along the "
@@ -97,7 +97,7 @@ def tuned(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhibit | N
 
 def reconstructions(results: Results) -> Exhibit:
     models = results.models if len(results.models) <= MOST_ROWS else representatives(results)
-    first = results.runs[results.runs["variant"].isin(models)].groupby("variant", sort=False).first()
+    first = results.runs[results.runs["variant"].isin(models)].drop_duplicates("variant")
     measured = bool(first["rate.bpp_bitstream_8bit"].notna().all())
     rows = {}
     for run, bpp in zip(first["run"], first[f"rate.bpp_{'bitstream_' if measured else ''}8bit"], strict=True):
@@ -114,8 +114,8 @@ def reconstructions(results: Results) -> Exhibit:
     )
     if len(models) < len(results.models):
         caption += (
-            " Shown are `vq`, the paper's projections and, of each other kind of model, the one with the least "
-            "validation error; no interventions."
+            " Shown are `vq`, the paper's projections, models of names of their own and, of each other kind, the model "
+            "with the least validation error; no interventions, and no copies of `vq`."
         )
     figure = figures.reconstructions(originals, rows)
     return figure_of("reconstructions", "Reconstructions", figure, caption, results, *first["run"])
@@ -123,14 +123,15 @@ def reconstructions(results: Results) -> Exhibit:
 
 def representatives(results: Results) -> list[str]:
     """``vq``, the paper's projections and models of names of their own, and of each other kind of model the one with
-    the least validation error; no interventions."""
-    shown = {model for model in results.models if model in ("vq", *PROJECTED) or family(model) == OTHER}
-    errors = results.runs.groupby("variant")["validation_mse"].mean()
-    for kind in dict.fromkeys(map(family, results.models)):
-        others = [model for model in results.models if family(model) == kind and model not in shown]
-        if others and kind != "intervention":
-            shown.add(errors[others].idxmin())
-    return [model for model in results.models if model in shown]
+    the least validation error; no interventions and no copies of ``vq``."""
+    copies = idle(results)
+    models = [model for model in results.models if family(model) != "intervention" and model not in copies]
+    shown = {model for model in models if model in ("vq", *PROJECTED) or family(model) == OTHER}
+    for kind in dict.fromkeys(map(family, models)):
+        errors = {model: results.mean(model, "validation_mse") for model in models if family(model) == kind}
+        others = {model: error for model, error in errors.items() if model not in shown and error == error}
+        shown |= set(sorted(others, key=others.get)[:1])
+    return [model for model in models if model in shown]
 
 
 def losses(results: Results) -> Exhibit:

@@ -25,7 +25,7 @@ CHANGED = {  # by an intervention, whose name is that of a model and this suffix
 
 
 def controls(results: Results) -> Exhibit | None:
-    """What healthy codebooks and more bits give, beside what projection gives."""
+    """What codebooks kept in use and more bits give, beside what projection gives."""
     chosen = [model for model in results.models if family(model) in ("control", "ours")]
     if not chosen or "vq" not in results.models:
         return None
@@ -39,13 +39,13 @@ def controls(results: Results) -> Exhibit | None:
                      "perplexity": results.mean(model, "test.perplexity")})  # fmt: skip
     frame = pd.DataFrame(rows)
     caption = (
-        "What a healthy codebook gives at the same nominal rate, and what more bits give: test MSE over that of `vq`, "
+        "What a codebook kept in use gives at the same nominal rate, and more bits: test MSE over that of `vq`, "
         "with the nominal rate (continuous numbers at 8 bits) and the perplexity of the codes. The dotted lines are "
         "the error of `vq` and half of it, which the paper claims for its projection. Intervals (95 %, Welch) where "
         "both have three seeds."
     )
     figure = question_figures.controls(frame, palette(results.variants))
-    return figure_of("controls", "What a healthy codebook gives at the same nominal rate", figure, caption, results,
+    return figure_of("controls", "What a codebook kept in use gives at the same nominal rate", figure, caption, results,
                      *results.runs_of(*models))  # fmt: skip
 
 
@@ -231,9 +231,9 @@ def learning_rates(results: Results) -> Exhibit | None:
             {"model": model, "chosen": best, **{f"validation_mse_{rate:g}": means.get(rate) for rate in rates}}
         )
     caption = (
-        "Least validation MSE at every learning rate that was tried, of seeds that ran at all of them. Rates "
-        f"are chosen on the validation split, of those within {TIE:.0%} of the least the lowest; a choice at the edge "
-        "of a grid says that a better rate may lie beyond."
+        "Least validation MSE at every learning rate that was tried, a mean over the seeds that ran at all of them. "
+        f"Rates are chosen on the validation split, of those within {TIE:.0%} of the least the lowest; a choice at the "
+        "edge of a grid says that a better rate may lie beyond."
     )
     used = {model: " or ".join(short(rate) for rate in dict.fromkeys(runs["learning_rate"]))
             for model, runs in results.runs.groupby("variant", sort=False)}  # fmt: skip

@@ -17,7 +17,7 @@ ACROSS = 2  # panels in a row
 
 @styled
 def codebook_usage(shares: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Share of every code, the most used first, against its rank: a healthy codebook is flat and then falls.
+    """Share of every code, the most used first, against its rank: a codebook in even use is flat and then falls.
 
     Args:
         shares: columns model, run, rank, share; the mean over the runs of a model is drawn.
@@ -175,7 +175,7 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
 
 @styled
 def controls(rows: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Test error over that of vq against the nominal rate of discrete models: what bits and a healthy codebook give.
+    """Test error over that of vq against the nominal rate: what bits and a codebook kept in use give.
 
     Args:
         rows: columns model, ratio, low, high (NaN without an interval), bpp, perplexity.

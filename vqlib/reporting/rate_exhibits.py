@@ -21,7 +21,7 @@ STARS = (
     "priors)."
 )
 IN_COMMON = 0.5  # dB, for a Bjontegaard difference
-ANCHOR = ("vq_ema", "vq_large")  # one kind of codebook, kept healthy, in two sizes: the only curve without a gain
+ANCHOR = ("vq_ema", "vq_large")  # one kind of codebook, kept in use, in two sizes: the only curve without a gain
 
 
 def rate_points(results: Results) -> pd.DataFrame:
@@ -211,7 +211,7 @@ def in_backticks(models: Sequence[str]) -> str:
 
 
 def bd_rates(results: Results) -> Exhibit | None:
-    """Bjontegaard's rate difference of every curve against healthy codebooks and the codecs; None without curves."""
+    """Bjontegaard's rate difference of every curve against codebooks in use and the codecs; None without curves."""
     points, copies = rate_points(results), idle(results)
     curves = {model: _curve(points, [model]) for model in results.models
               if family(model) != "intervention" and model not in copies}  # fmt: skip
@@ -242,10 +242,10 @@ def bd_rates(results: Results) -> Exhibit | None:
         f"compared, a cell says why.{left_out(copies)}"
     )
     if len(anchors[codebooks]) > 1:
-        caption += " `vq_ema` and `vq_large` are one kind of codebook, kept healthy by moving averages, in two sizes."
+        caption += " `vq_ema` and `vq_large` are one kind of codebook, kept in use by moving averages, in two sizes."
     elif any(model in results.models for model in ANCHOR):
         caption += " A codebook is a curve only through its sizes, and `vq_ema` and `vq_large` are not both here; `vq` "
-        caption += "is one point, and `vq_large`, whose codebook is kept healthy, is no larger `vq`."
+        caption += "is one point, and `vq_large`, whose codebook is kept in use, is no larger `vq`."
     return table_of("bd_rates", "Rates at equal distortion", shown, values, caption, results)
 
 

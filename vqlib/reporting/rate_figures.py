@@ -21,7 +21,7 @@ CLOSE = 4  # bits per pixel: what the lower of two views ends at, where some mod
 def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict[str, str]) -> Figure:
     """PSNR against bits per pixel. A model is a point, or a curve over the precisions of its continuous latents.
 
-    Where some models need more than CLOSE bits per pixel at any precision, or ``identity`` is there, there are two
+    Where some models need more than CLOSE bits per pixel at every precision, or ``identity`` is there, there are two
     views: all models, and the others up to that rate.
 
     Args:
@@ -30,8 +30,8 @@ def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict
         codecs: ``codecs`` of codecs.json: name -> mosaic and files, each a list of {bpp, psnr}; {} for none.
     """
     points = points.dropna(subset=["bpp", "psnr"])
-    cheapest = points.groupby("model")["bpp"].min()
-    near = points[points["model"].isin(cheapest.index[cheapest <= CLOSE]) & (points["model"] != "identity")]
+    cheapest = points.groupby(["model", "bits"])["bpp"].mean().groupby("model").min()
+    near = points[points["model"].isin(cheapest.index[cheapest < CLOSE]) & (points["model"] != "identity")]
     two = 0 < near["model"].nunique() < points["model"].nunique()
     parts = [points, near] if two else [points]
     few = parts[-1]["model"].nunique() < FEW  # enough room in the wide view for their names

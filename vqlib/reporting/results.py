@@ -147,7 +147,7 @@ def tables(experiment: Experiment, evaluations: dict[str, dict], history: pd.Dat
     least = history[history["split"] == "validation"].groupby("run")["recon_loss"].min()
     grid["validation_mse"] = grid["run"].map(least)
     grid["rate.bpp_bitstream_8bit"] = [all_at_8_bits(evaluation["rate"]) for evaluation in evaluations.values()]
-    grid["gains.std"] = [spread(evaluation.get("gains")) for evaluation in evaluations.values()]
+    grid["gains.std"] = [deviation_of(evaluation.get("gains")) for evaluation in evaluations.values()]
     grid["learning_rate"] = [experiment.runs[run].learning_rate for run in grid["run"]]
     return {"grid": grid, "runs": grid[grid["run"].isin(compared(grid))].reset_index(drop=True)}
 
@@ -159,8 +159,9 @@ def all_at_8_bits(rate: dict) -> float:
     return math.nan if value is None else float(value)
 
 
-def spread(histogram: dict | None) -> float:
-    """The standard deviation of a histogram of continuous gains (edges, shares), NaN without one."""
+def deviation_of(histogram: dict | None) -> float:
+    """The standard deviation of a histogram of continuous gains (edges, shares), NaN without one. Gains outside its
+    range count in the outermost bins."""
     if not histogram:
         return math.nan
     edges, shares = np.asarray(histogram["edges"]), np.asarray(histogram["shares"])
@@ -182,11 +183,11 @@ def compared(grid: pd.DataFrame) -> list[str]:
 
 
 def errors_by_rate(runs: pd.DataFrame) -> pd.Series:
-    """Least validation MSE of one variant by learning rate: the mean over the seeds that ran at every rate, so that
-    rates are compared by the same seeds; over all where no seed did."""
+    """Least validation MSE of one variant by learning rate, at the rates of the seed that ran at most of them (of a tie
+    the lowest seed), as a mean over the seeds that ran at all of these: the same seeds at every rate."""
     errors = runs.pivot_table(index="seed", columns="learning_rate", values="validation_mse")
-    everywhere = errors.dropna()
-    return (everywhere if len(everywhere) else errors).mean()
+    seed = errors.notna().sum(axis="columns").idxmax()
+    return errors.loc[:, errors.loc[seed].notna()].dropna().mean()
 
 
 def chosen_rate(runs: pd.DataFrame) -> float:
