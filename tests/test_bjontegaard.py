@@ -49,3 +49,13 @@ def test_where_there_is_no_number_there_is_a_reason(anchor, points, reason):
 def test_points_that_a_cheaper_one_beats_are_left_out():
     kept = frontier([(1, 25), (0.5, 20), (2, 24.9), (3, 25), (4, 26), (4, 25.5)])
     assert np.array_equal(kept, [(0.5, 20), (1, 25), (4, 26)])
+
+
+def test_curves_must_have_so_many_decibels_in_common():
+    other = [(rate, psnr + 1) for rate, psnr in STRAIGHT]
+    common = STRAIGHT[-1][1] - STRAIGHT[0][1] - 1
+    assert bd_rate(STRAIGHT, other, at_least=common)[0] is not None
+    assert bd_rate(STRAIGHT, other, at_least=common + 0.5) == (
+        None,
+        f"{common:.2f} dB in common: less than {common + 0.5:g} dB",
+    )

@@ -10,6 +10,8 @@ import pytest
 from vqlib import nb
 from vqlib.errors import ParameterError, UserError
 from vqlib.params import ROOT
+from vqlib.reporting.exhibits import all_exhibits
+from vqlib.reporting.results import load_results
 
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
@@ -34,6 +36,13 @@ def test_reads_like_an_essay(path):
 
 def test_all_that_the_design_names_are_there():
     assert {"00_tour", "01_prepare", "02_train", "03_evaluate", "04_report"} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_the_reports_notebook_shows_every_exhibit():
+    source = "".join(cell.source for cell in nb.read(ROOT / "notebooks/04_report.ipynb").cells)
+    for name in ("tiny_imagenet_32_sweep", "tiny_imagenet_32_small"):
+        exhibits = all_exhibits(load_results(name)).values()
+        assert not [one.name for one in exhibits if f'"{one.name}"' not in source and not one.name.startswith("prior")]
 
 
 def test_a_notebook_that_is_not_there_is_one_line(tmp_path):

@@ -100,4 +100,10 @@ def test_the_experiment_that_it_shows_is_a_whole_one(tmp_path):
 def test_it_names_every_notebook_and_the_contract_of_a_variant():
     for notebook in ROOT.glob("notebooks/*.ipynb"):
         assert notebook.stem in README
-    assert "vqlib/bottlenecks/" in README
+    assert "](vqlib/bottlenecks/__init__.py)" in README
+
+
+@pytest.mark.parametrize("name", ["tiny_imagenet_32_small", "tiny_imagenet_32_sweep"])
+def test_it_says_how_many_runs_there_are_to_measure(name):
+    told = re.search(rf"\| `{name}` \| (\d+) evaluations of a minute", README)
+    assert int(told[1]) == len(load_experiment(name).runs)

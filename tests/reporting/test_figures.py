@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from vqlib.reporting import figures, paper, rate_figures, study_figures
-from vqlib.reporting.style import WIDTH, image_bytes, palette
+from vqlib.params import load_variants
+from vqlib.reporting import figures, paper, question_figures, rate_figures
+from vqlib.reporting.style import WIDTH, image_bytes, marker, palette
 
 FEW = ["vq", "projected", "projected_rows", "identity"]
 MANY = [*FEW, "vq_ema", "gain_shape_4", "projected_rows_guard", *(f"a_rather_long_name_{i}" for i in range(9))]
@@ -102,11 +103,11 @@ def every_figure(models: list[str]) -> dict[str, figures.Figure]:
         "reconstructions": figures.reconstructions(images(16), rows),
         "loss_bars": figures.loss_bars(losses(models, seeds=3), papers_losses(), colours),
         "rate_distortion": rate_figures.rate_distortion(points(models), CODECS, colours),
-        "usage": study_figures.codebook_usage(usage(models), colours),
-        "gains": study_figures.gain_distributions(*gain_frames(models[:8]), colours),
-        "frequency": study_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], colours["vq"]),
-        "stability": study_figures.stability(runs_of(models), colours),
-        "controls": study_figures.controls(ratios(models), colours),
+        "usage": question_figures.codebook_usage(usage(models), colours),
+        "gains": question_figures.gain_distributions(*gain_frames(models[:8]), colours),
+        "frequency": question_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], colours["vq"]),
+        "stability": question_figures.stability(runs_of(models), colours),
+        "controls": question_figures.controls(ratios(models), colours),
     }
 
 
@@ -119,7 +120,7 @@ def test_text_is_large_enough_and_neither_cut_nor_overlapping(models, monkeypatc
         figure.draw_without_rendering()  # settles the layout
         drawn.clear()
         figure.draw_without_rendering()
-        boxes = {text: text.get_window_extent() for text in drawn if text.get_visible() and text.get_text().strip()}
+        boxes = {text: Text.get_window_extent(text) for text in drawn if text.get_visible() and text.get_text().strip()}
         assert len(boxes) > 3, name
         for text, box in boxes.items():
             assert text.get_fontsize() >= 6.5, f"{name}: {text.get_text()}"
@@ -158,9 +159,14 @@ def test_colours_are_distinct_and_stay_when_variants_are_added():
     assert len(set(after.values())) == len(after) == 44
     assert all(after[name] == colour for name, colour in before.items())
     assert palette(["new", "projected"])["projected"] == palette(["projected"])["projected"]
-    rgb = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in list(after.values())[:12]])
-    gaps = [np.linalg.norm(a - b) for a, b in combinations(rgb.astype(float), 2)]
-    assert min(gaps) > 40  # of 441 between black and white
+
+
+def test_the_projects_variants_have_colours_that_can_be_told_apart():
+    colours = palette(load_variants())
+    rgb = {name: np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float) for name, colour in colours.items()}
+    near = [(one, other) for one, other in combinations(rgb, 2) if np.linalg.norm(rgb[one] - rgb[other]) <= 40]
+    assert not near  # of 441 between black and white
+    assert "*" not in {marker(name, colours) for name in colours}  # the star is a rate under a prior
 
 
 @pytest.mark.parametrize("models", [1, 4, 5, 6, 15, 40, 70])
@@ -249,6 +255,29 @@ def test_rate_distortion_draws_curves_points_and_codecs_on_logarithmic_axes():
     assert [{"vq", "projected", "JPEG"} <= {text.get_text() for text in ax.texts} for ax in figure.axes] == [True, True]
 
 
+def test_the_close_view_has_the_models_of_few_bits_and_no_more():
+    def of(model: str, *bpp: float) -> pd.DataFrame:
+        return pd.DataFrame({"model": model, "bits": 0, "bpp": bpp, "nominal": 4.5, "prior": np.nan, "psnr": 21.0})
+
+    both = pd.concat([points(["vq", "projected"]), of("frequency_8", 9.0)])
+    figure = rate_figures.rate_distortion(both, {}, palette(["vq", "projected", "frequency_8"]))
+    wide, close = ({text.get_text() for text in ax.texts} for ax in figure.axes)
+    assert "frequency_8" in wide and "frequency_8" not in close and {"vq", "projected"} <= close
+    assert figure.axes[1].get_xlim()[1] <= rate_figures.CLOSE
+    for bpp in ((rate_figures.CLOSE,), (3.9, 4.3)):  # on the edge, and of seeds on both sides of it
+        edge = pd.concat([points(["vq"]), of("projected", *bpp)])
+        assert len(rate_figures.rate_distortion(edge, {}, palette(FEW)).axes) == 2
+
+
+def test_runs_with_a_late_peak_are_named_at_it():
+    rows = history(["projected", "projected_rows"])
+    peak = (rows["run"] == "projected_rows-1") & (rows["step"] == 1500) & (rows["split"] == "train")
+    rows.loc[peak, "recon_loss_max"] *= 20
+    figure = figures.training_curves(rows, palette(FEW), REFERENCES)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["projected_rows-1"]
+    assert figure.axes[0].texts[0].xy == (1500, rows.loc[peak, "recon_loss_max"].item())
+
+
 def test_the_legend_names_no_codec_that_is_out_of_view():
     def legend(codecs: dict) -> str:
         figure = rate_figures.rate_distortion(points(["vq", "projected"]), codecs, palette(FEW))
@@ -273,7 +302,7 @@ def test_many_models_get_a_row_for_each_family_led_by_vq():
 
 
 def test_frequency_stacks_the_losses_and_shows_the_fraction():
-    figure = study_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], "black")
+    figure = question_figures.frequency(SETTINGS_OF_S, SETTINGS_OF_S[1:], "black")
     tops = [bar.get_y() + bar.get_height() for bar in figure.axes[0].patches]
     assert sum(np.isclose(tops, 0.03)) == 5 and sum(np.isclose(tops, 0.02)) == 5  # three of ours, two of the paper's
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), 10)
@@ -282,21 +311,21 @@ def test_frequency_stacks_the_losses_and_shows_the_fraction():
 def test_no_curve_of_usage_leaves_the_axes():
     two = pd.concat([usage(["vq"]), usage(["vq"]).assign(run="vq-1")])
     last = (two["run"] == "vq-1") & (two["rank"] == 256)  # a mean over seeds lies below the least share of either
-    figure = study_figures.codebook_usage(two.assign(share=two["share"].mask(last, 0)), palette(FEW))
+    figure = question_figures.codebook_usage(two.assign(share=two["share"].mask(last, 0)), palette(FEW))
     assert figure.axes[0].get_ylim()[0] < figure.axes[0].lines[0].get_ydata().min()
 
 
 def test_gains_are_drawn_over_whole_bins():
-    steps = study_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[0].patches[0]
+    steps = question_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[0].patches[0]
     np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21), atol=1e-9)
 
 
 def test_stability_has_a_dot_for_every_run():
-    figure = study_figures.stability(runs_of(["vq", "projected"]), palette(FEW))
+    figure = question_figures.stability(runs_of(["vq", "projected"]), palette(FEW))
     dots = [[line for line in ax.lines if line.get_linestyle() == "None"] for ax in figure.axes]
     assert [sum(len(line.get_xdata()) for line in lines) for lines in dots] == [6, 6, 6]
     without = runs_of(["vq"]).assign(least_used_norm=np.nan)
-    assert len(study_figures.stability(without, palette(FEW)).axes) == 2
+    assert len(question_figures.stability(without, palette(FEW)).axes) == 2
 
 
 @pytest.mark.parametrize(("decades", "first"), [(1, {1, 2, 5, 10}), (3, {1, 2, 5, 10, 20, 50}), (9, {1})])

@@ -25,11 +25,13 @@ def results(tmp_path_factory) -> Results:
 
 def test_findings_take_their_numbers_from_the_results(root):
     add_runs(root, "vq", range(1, 2))
-    (root / "results" / NAME / "FINDINGS.md").write_text("Ratio {{ vq-0.test.mse / projected-0.test.mse }}, ok.")
+    (root / "results" / NAME / "FINDINGS.md").write_text(
+        "*Template of [the report](x).*\n\nRatio {{ vq-0.test.mse / projected-0.test.mse }}, ok."
+    )
     results = load_results(NAME, root)
     text = report_markdown(results, all_exhibits(results))
     ratio = evaluation(root, "vq-0")["test"]["mse"] / evaluation(root, "projected-0")["test"]["mse"]
-    assert f"## Findings\n\nRatio {number(ratio)}, ok.\n" in text
+    assert f"## Findings\n\nRatio {number(ratio)}, ok.\n" in text and "Template" not in text
     assert "judges nothing" not in text
 
     seeds = [evaluation(root, f"vq-{seed}")["test"]["psnr"] for seed in (0, 1)]

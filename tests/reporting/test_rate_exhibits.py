@@ -9,7 +9,8 @@ import pytest
 from synthetic_study import SMALL, SWEEP, make_study
 
 from vqlib.bjontegaard import bd_rate
-from vqlib.reporting import rate_exhibits, study_exhibits
+from vqlib.reporting import question_exhibits, rate_exhibits
+from vqlib.reporting.exhibit import ALL
 from vqlib.reporting.results import Results, load_results
 
 RUNS = {"vq": 1, "projected": 1, "frequency_502": 1, "frequency_412": 1, "frequency_8": 1, "gain_shape_2": 1}
@@ -75,11 +76,11 @@ def test_rates_are_held_against_one_kind_of_codebook_in_two_sizes(root):
 
 
 def test_levels_of_gains_stand_by_their_values(results):
-    assert len(study_exhibits.gains(results).content.axes) == 1  # of projected alone: no values, no panel
+    assert len(question_exhibits.gains(results).content.axes) == 1  # of projected alone: no values, no panel
     evaluations = copy.deepcopy(results.evaluations)
     symbol = evaluations["gain_shape_2-0"]["codes"][1]
     symbol |= {"values": [0.5, -2.0, 2.0, -0.5], "levels": [0.1, 0.2, 0.3, 0.4]}
-    exhibit = study_exhibits.gains(dataclasses.replace(results, evaluations=evaluations))
+    exhibit = question_exhibits.gains(dataclasses.replace(results, evaluations=evaluations))
     _, ax = exhibit.content.axes
     line = next(line for line in ax.lines if line.get_label() == "gain_shape_2")
     np.testing.assert_allclose(line.get_xdata(), [-2, -0.5, 0.5, 2])
@@ -90,5 +91,23 @@ def test_levels_of_gains_stand_by_their_values(results):
 
 def test_only_the_first_run_of_a_model_is_named_beside_its_gains(tmp_path):
     made = make_study(tmp_path / "study", {"vq": 1}, {"vq": 1, "projected": 3})
-    exhibit = study_exhibits.gains(load_results(SWEEP, made))
+    exhibit = question_exhibits.gains(load_results(SWEEP, made))
     assert "projected-0 " in exhibit.provenance and "projected-0.." not in exhibit.provenance
+
+
+def test_a_figure_against_s_needs_three_values_at_which_models_differ(tmp_path):
+    few = load_results(SWEEP, make_study(tmp_path / "few", {"vq": 1}, {"vq": 1, "frequency_502": 1, "frequency_8": 1}))
+    assert question_exhibits.frequency(few) is None  # S of 512 and 8; at 502 it is vq
+    runs = {"vq": 1, "frequency_8": 1, "frequency_16": 1}
+    exhibit = question_exhibits.frequency(load_results(SWEEP, make_study(tmp_path / "more", {"vq": 1}, runs)))
+    assert "frequency_16" in exhibit.provenance or exhibit.provenance == ALL
+
+
+def test_the_scatter_of_seeds_stands_beside_the_psnr_at_every_precision(tmp_path):
+    results = load_results(SWEEP, make_study(tmp_path / "study", {"vq": 1}, {"vq": 1, "projected": 3}))
+    table = rate_exhibits.precisions(results).content
+    at_4 = results.precisions("projected").query("bits == 4")["psnr"]
+    half = 4.3027 * at_4.std() / 3**0.5  # t of 2 degrees of freedom
+    row = table.values.set_index("model").loc["projected"]
+    assert row["psnr_4"] == pytest.approx(at_4.mean()) and row["psnr_4_interval"] == pytest.approx(half, rel=1e-4)
+    assert f"± {half:.2g}"[:5] in table.shown.set_index("model").loc["`projected`", "4 bits"]

@@ -9,7 +9,7 @@ from PIL import Image
 from synthetic_results import NAME, make_repository
 
 from vqlib.errors import ReportError, UserError
-from vqlib.reporting.results import load_results
+from vqlib.reporting.results import deviation_of, load_results
 
 
 @pytest.fixture
@@ -62,3 +62,8 @@ def test_an_experiment_without_any_results_is_one_clear_line(root):
     shutil.rmtree(root / "results")
     with pytest.raises(ReportError, match=f"results/{NAME}: no run of .*vq-0.* has results"):
         load_results(NAME, root)
+
+
+def test_the_deviation_of_gains_comes_from_their_histogram():
+    assert deviation_of({"edges": [0.0, 1.0, 2.0, 3.0], "shares": [0.25, 0.5, 0.25]}) == pytest.approx(0.5**0.5)
+    assert np.isnan(deviation_of(None))

@@ -22,7 +22,7 @@ from vqlib.reporting.judging import (
     tendency,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import ENOUGH, ratio
+from vqlib.reporting.statistics import ENOUGH, Ratio, ratio
 from vqlib.reporting.tables import number
 
 HALF, TENDENCY = 0.5, (0.4, 0.6)  # a single seed has to leave room for its scatter
@@ -37,42 +37,50 @@ def halved(study: Study) -> Verdict:
     if results is None:
         return lacking(study, "projected", "vq")
     found = results.ratio("projected", "vq")
-    rate = {model: results.mean(model, "rate.bpp_32bit") for model in ("vq", "projected")}
-    numbers = {"ratio": found.value, "low": found.low, "high": found.high, "bpp": rate["projected"],
-               "bpp_vq": rate["vq"],
-               "seeds": len(results.runs_of("projected"))}  # fmt: skip
+    full, base = (results.mean(model, "rate.bpp_32bit") for model in ("projected", "vq"))
+    bits, bpp, errors = fewest_bits(results, "projected")
+    control = best_control(results, bpp)
+    against = ratio(errors, results.seeds(control, "test.mse").to_numpy()) if control else None
+    said, needs = decided(found, against, control, bpp / base)
     seeds = " and ".join(dict.fromkeys(str(len(results.runs_of(model))) for model in ("projected", "vq")))
     evidence = (
         f"Test MSE of `projected` over that of `vq`: {interval(found)} over {seeds} seeds ({at(results)}), "
-        f"at {number(rate['projected'])} (32-bit gains) against {number(rate['vq'])} bits per pixel."
+        f"at {number(full)} (32-bit gains) against {number(base)} bits per pixel. "
     )
-    runs, shown = named(results, "vq", "projected"), ("rate_distortion", "models")
-    bits, bpp, errors = fewest_bits(results, "projected")
-    control = best_control(results, bpp)
-    numbers |= {"bits": bits, "bpp_at_bits": bpp, "rate_factor": bpp / rate["vq"]}
-    if control is None:
-        against = None
-        evidence += f" No control of at most {number(bpp)} bits per pixel was run."
+    if against is None:
+        evidence += f"No control of at most {number(bpp)} bits per pixel was run."
     else:
-        against = ratio(errors, results.seeds(control, "test.mse").to_numpy())
-        numbers |= {"ratio_at_equal_rate": against.value}
-        runs, shown = runs + named(results, control), (*shown, "controls")
         evidence += (
-            f" With {bits}-bit gains, {number(bpp)} bpp: {interval(against)} times the MSE of `{control}`, the best "
+            f"With {bits}-bit gains, {number(bpp)} bpp: {interval(against)} times the MSE of `{control}`, the best "
             f"control at no more nominal bits ({number(results.mean(control, 'rate.bpp_8bit'))} bpp)."
         )
-    if not found.high <= HALF:
-        said = NOT_REPRODUCED if found.low > HALF else OPEN
-        if said == OPEN:
-            evidence += f" Needs more seeds: {HALF} lies in the interval."
-    elif against is None or against.low != against.low:
-        said = OPEN
-        evidence += f" Needs {ENOUGH} seeds of {f'`{control}`' if control else 'such a control'}."
-    elif against.high <= HALF:
-        said = REPRODUCED
-    else:
-        said = f"true only at {number(numbers['rate_factor'], digits=3)} times the rate"
+    if needs:
+        evidence += f" Needs {needs}."
+    numbers = {"ratio": found.value, "low": found.low, "high": found.high, "bpp": full, "bpp_vq": base,
+               "seeds": len(results.runs_of("projected")), "bits": bits, "bpp_at_bits": bpp,
+               "rate_factor": bpp / base} | ({"ratio_at_equal_rate": against.value} if against else {})  # fmt: skip
+    runs = named(results, "vq", "projected", *([control] if control else []))
+    shown = ("rate_distortion", "models", *(["controls"] if control else []))
     return Verdict(scoped(said, results), evidence, numbers, runs, shown)
+
+
+def decided(found: Ratio, against: Ratio | None, control: str | None, rate_factor: float) -> tuple[str, str]:
+    """C1's rule: the verdict, and where it is open what would settle it.
+
+    Args:
+        found: the error of the projected model over that of ``vq``.
+        against: over that of ``control``, the best one of no more bits, None where there is none.
+        rate_factor: bits per pixel of the projected model over those of ``vq``.
+    """
+    if found.low > HALF:
+        return NOT_REPRODUCED, ""
+    if found.high > HALF:
+        return OPEN, f"more seeds: {HALF} lies in the interval"
+    if against is None or against.low != against.low:
+        return OPEN, f"{ENOUGH} seeds of {f'`{control}`' if control else 'such a control'}"
+    if against.high <= HALF:
+        return REPRODUCED, ""
+    return f"true only at {number(rate_factor, digits=3)} times the rate", ""
 
 
 def halved_as_released(study: Study) -> Verdict:
@@ -103,7 +111,7 @@ def halved_as_released(study: Study) -> Verdict:
 
 
 def for_free(study: Study) -> Verdict:
-    """How much of "half the error" a healthy codebook gives at the nominal rate of vq; beside it what none gives."""
+    """How much of "half the error" a codebook kept in use gives at the nominal rate of vq; and none."""
     for results in study:
         base = results.mean("vq", "rate.bpp_codes")
         control = best_control(results, base, codebook=True)
@@ -122,7 +130,10 @@ def for_free(study: Study) -> Verdict:
         )
         numbers = {"share": share, "ratio": results.ratio(control, "vq").value, "projected_over_control": against.value,
                    "bitstream": bits[control] / bits["vq"]}  # fmt: skip
-        said = tendency(scoped(f"{number(50 * share, digits=2)} % of the error", results), results, "vq", control)
+        said = f"{number(50 * share, digits=2)} % less error"
+        if bits["vq"] == bits["vq"] and bits[control] == bits[control]:
+            said += f" for {number(bits[control] / bits['vq'], 3)} times the measured bits"
+        said = tendency(scoped(said, results), results, "vq", control)
         return Verdict(said, evidence, numbers, named(results, "vq", control, "projected"), ("controls", "rates"))
     return Verdict(OPEN, "Needs a control with a codebook at the rate of `vq`, with `vq` and `projected` beside it.")
 

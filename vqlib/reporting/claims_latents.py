@@ -2,7 +2,7 @@
 
 from math import nan
 
-from scipy.stats import spearmanr
+from scipy.stats import permutation_test, spearmanr
 
 from vqlib.reporting.families import family
 from vqlib.reporting.judging import (
@@ -31,56 +31,68 @@ def frequency(study: Study) -> Verdict:
     having = [one for one in study if all(one.runs_of(model) for model in ("vq", *names))]
     if not having:
         return lacking(study, "vq", *names, seeds=1)
-    differing = {one.experiment.name: that_differ(one) for one in having}
-    results = next((one for one in having if len(differing[one.experiment.name]) >= VALUES_OF_S), having[0])
-    models, different = kept_frequency(results), differing[results.experiment.name]
-    copies = [model for model in models if model not in different]
-    ratios = {model: 1.0 if model in copies else results.ratio(model, "vq").value for model in names}
-    fractions = {model: results.mean(model, "rate.continuous_fraction") for model in ["vq", *models]}
-    errors = {model: results.mean(model, "test.mse") for model in ["vq", *models]}
-    nothing = all(value >= NO_GAIN for value in ratios.values())
-    idle = [f"{model.removeprefix('frequency_')}" for model in names if model in copies]
-    least, most = min(ratios.values()), max(ratios.values())
-    evidence = f"At {at(results)}"
-    if len(idle) < len(names):
-        evidence += f", test MSE over that of `vq` at the paper's S is {number(least, 3)} to {number(most, 3)}"
-    if idle:
-        evidence += f", no position is continuous at S = {', '.join(idle)}: there it is `vq` of the same seed"
-    evidence += "."
-    numbers = {"least": least, "greatest": most}
-    runs, shown = named(results, "vq", *models), ("frequency",)
-    if not nothing:
-        return Verdict(tendency(scoped(NOT_REPRODUCED, results), results, "vq", *names), evidence, numbers, runs, shown)
+    results = next((one for one in having if len(that_differ(one)) >= VALUES_OF_S), having[0])
+    models, different = kept_frequency(results), that_differ(results)
+    idle = [model for model in names if model not in different]
+    ratios = [1.0 if model in idle else results.ratio(model, "vq").value for model in names]
+    numbers = {"least": min(ratios), "greatest": max(ratios)}
+    evidence = [at_papers_s(results, ratios, idle)]
+
+    def verdict(said: str, *of: str) -> Verdict:
+        said = tendency(scoped(said, results), results, *of) if of else scoped(said, results)
+        return Verdict(said, " ".join(evidence), numbers, named(results, "vq", *models), ("frequency",))
+
+    if min(ratios) < NO_GAIN:
+        return verdict(NOT_REPRODUCED, "vq", *names)
     if len(different) < VALUES_OF_S:
-        evidence += (
-            f" Needs {VALUES_OF_S} models that differ for a trend in S, `vq` being one: there are {len(different)}, "
-            f"copies of `vq` not counted."
+        evidence.append(
+            f"Needs {VALUES_OF_S} models that differ for a trend in S, `vq` being one: there are {len(different)}, "
+            "copies of `vq` not counted."
         )
-        return Verdict(OPEN, evidence, numbers, runs, shown)
-    order = rank_correlation([fractions[model] for model in different], [errors[model] for model in different])
-    numbers |= {"rank_correlation": order}
-    evidence += (
-        f" Over the {len(different)} values of S at which models differ the rank correlation of error with the "
-        f"fraction of continuous positions is {number(order, 3)}."
+        return verdict(OPEN)
+    order, chance = rank_correlation(*([results.mean(model, column) for model in different]
+                                       for column in ("rate.continuous_fraction", "test.mse")))  # fmt: skip
+    numbers |= {"rank_correlation": order, "p": chance}
+    evidence.append(
+        f"Over the {len(different)} values of S at which models differ the rank correlation of error with the "
+        f"fraction of continuous positions is {number(order, 3)} (two-sided permutation p {number(chance, 2)})."
     )
     if not order <= TREND + ROUNDING:
-        return Verdict(tendency(scoped(REPRODUCED, results), results, "vq", *models), evidence, numbers, runs, shown)
+        return verdict(REPRODUCED, "vq", *models)
+    told, of_the_best = least_error(results, models)
+    numbers |= of_the_best
+    evidence.append(told)
+    if len(idle) == len(names):
+        return verdict("not testable for the paper's S")
+    return verdict("true only of the paper's S", "vq", *models)
+
+
+def at_papers_s(results: Results, ratios: list[float], idle: list[str]) -> str:
+    """A sentence on the errors over that of ``vq`` at the paper's S, and on those S at which the model is ``vq``."""
+    told = f"At {at(results)}"
+    if len(idle) < len(ratios):
+        told += f", test MSE over that of `vq` at the paper's S is {number(min(ratios), 3)} to {number(max(ratios), 3)}"
+    if idle:
+        values = ", ".join(model.removeprefix("frequency_") for model in idle)
+        told += f", no position is continuous at S = {values}: there it is `vq` of the same seed"
+    return f"{told}."
+
+
+def least_error(results: Results, models: list[str]) -> tuple[str, dict[str, float]]:
+    """A sentence, and numbers, on the frequency model with the least validation error, its rate, and whether another
+    model has less error at no more bits."""
     best = min(models, key=lambda model: results.mean(model, "validation_mse"))
-    rate, base = results.mean(best, "rate.bpp_8bit"), results.mean("vq", "rate.bpp_codes")
+    fraction, error = (results.mean(best, column) for column in ("rate.continuous_fraction", "test.mse"))
+    factor = results.mean(best, "rate.bpp_8bit") / results.mean("vq", "rate.bpp_codes")
     better = [model for model in results.models if model not in models
-              and results.mean(model, "test.mse") <= errors[best]
-              and results.mean(model, "rate.bpp_8bit") <= rate]  # fmt: skip
-    numbers |= {"rate_factor": rate / base, "fraction": fractions[best]}
-    evidence += (
-        f" The least, `{best}` with {number(100 * fractions[best], 3)} % continuous, has "
-        f"{number(errors[best] / errors['vq'], 3)} of the error of `vq` at {number(rate / base, 3)} times its rate"
+              and results.mean(model, "test.mse") <= error
+              and results.mean(model, "rate.bpp_8bit") <= results.mean(best, "rate.bpp_8bit")]  # fmt: skip
+    told = (
+        f"The least, `{best}` with {number(100 * fraction, 3)} % continuous, has "
+        f"{number(results.ratio(best, 'vq').value, 3)} of the error of `vq` at {number(factor, 3)} times its rate"
         + (f"; `{better[0]}` has less at no more." if better else "; no other model has less at no more.")
     )
-    if len(idle) == len(names):
-        said = scoped("not testable for the paper's S", results)
-    else:
-        said = tendency(scoped("true only of the paper's S", results), results, "vq", *models)
-    return Verdict(said, evidence, numbers, runs, shown)
+    return told, {"rate_factor": factor, "fraction": fraction}
 
 
 def kept_frequency(results: Results) -> list[str]:
@@ -95,9 +107,13 @@ def that_differ(results: Results) -> list[str]:
                     if not all(is_copy_of_vq(results, run) for run in results.runs_of(model)))]  # fmt: skip
 
 
-def rank_correlation(x: list[float], y: list[float]) -> float:
-    """Spearman's, NaN where one side is constant."""
-    return float(spearmanr(x, y).statistic) if len(set(x)) > 1 and len(set(y)) > 1 else nan
+def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
+    """Spearman's and its two-sided p over the orders of one side, all of them up to seven values and else 9,999 drawn
+    ones; NaN where one side is constant."""
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        return nan, nan
+    found = permutation_test([x], lambda order: spearmanr(order, y).statistic, permutation_type="pairings", rng=0)
+    return float(found.statistic), float(found.pvalue)
 
 
 def priors(study: Study) -> Verdict:

@@ -8,13 +8,13 @@ import pandas as pd
 from scipy.stats import fisher_exact
 
 from vqlib.params import short
-from vqlib.reporting import paper
 from vqlib.reporting.families import is_quiet
 from vqlib.reporting.judging import (
     CONFIRMED,
     ENOUGH,
     NOT_REPRODUCED,
     OPEN,
+    PAPER_STEPS,
     REPRODUCED,
     Study,
     Verdict,
@@ -46,13 +46,10 @@ INTERVENTIONS = {  # by the axis that they change
 SHOWN = ("projected_training", "stability")
 
 
-def stability_of(results: Results) -> pd.DataFrame:
-    """Peaks, bursts of the gradient and least norm of a code in use, a row per run that figures compare."""
-    return in_training(results, results.runs)
-
-
-def in_training(results: Results, runs: pd.DataFrame) -> pd.DataFrame:
-    """The same of ``runs``, rows of ``results.grid``."""
+def stability_of(results: Results, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Peaks, bursts of the gradient and least norm of a code in use: a row for each of ``runs``, rows of
+    ``results.grid``, or else for each run that figures compare."""
+    runs = results.runs if runs is None else runs
     rows = []
     for variant, run in zip(runs["variant"], runs["run"], strict=True):
         history = results.of(run)
@@ -67,65 +64,81 @@ def unstable(model: str):
     """The judge of C2 for a model: late peaks more often than where nothing is divided by a norm."""
 
     def judge(study: Study) -> Verdict:
-        def how_telling(one: Results) -> tuple:
-            seeds = len(one.runs_of(model))
-            return seeds >= SEEDS, seeds >= ENOUGH, steps(one), seeds
-
-        results = max(study, key=how_telling, default=None)
-        if results is None or not results.runs_of(model):
+        results = most_telling(study, model)
+        if results is None:
             return lacking(study, model, seeds=SEEDS)
         table = stability_of(results)
         copies = table["run"].map(lambda run: is_copy_of_vq(results, run))
         own, others = table[table["variant"] == model], table[table["variant"].map(is_quiet) & ~copies]
-        (hits, of), (other_hits, _) = peaks_of(own), peaks_of(others)
-        p = fisher_greater(hits, of, other_hits, len(others))
-        evidence = (
-            f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {len(others)} runs of models "
-            f"with a codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)})."
-        )
-        rates = [rates_in_words(results, part["run"]) for part in (own, others)]
-        if len(others) and rates[0] != rates[1]:
-            evidence += f" `{model}` ran at a learning rate of {rates[0]}, the others at {rates[1]}."
+        (hits, of), (other_hits, other_of) = peaks_of(own), peaks_of(others)
+        said, needs = decided(model, hits, of, other_hits, other_of, at_length=steps(results) >= PAPER_STEPS)
+        p = fisher_greater(hits, of, other_hits, other_of)
         bursts = [int((part["burst"] > BURST).sum()) for part in (own, others)]
+        elsewhere = {one.experiment.name: (peaks_of(stability_of(one).query("variant == @model")), at(one))
+                     for one in study if one is not results and one.runs_of(model)}  # fmt: skip
+        evidence = [
+            f"{hits} of {of} runs of `{model}` have a late peak, {other_hits} of {other_of} runs of models with a "
+            f"codebook that divide by no norm (Fisher's exact p {number(p, 2)}; {at(results)}).",
+            unlike_rates(results, model, own["run"], others["run"]),
+        ]
         if own["burst"].notna().all() and others["burst"].notna().all():
-            evidence += (
-                f" A burst of the gradient above {BURST:g}, which does not vote: {bursts[0]} and {bursts[1]} of them."
-            )
+            told = f"{bursts[0]} and {bursts[1]} of them"
+            evidence.append(f"A burst of the gradient above {BURST:g}, which does not vote: {told}.")
         if copies.any():
-            evidence += f" Not counted, since they are `vq`: {', '.join(table['run'][copies])}."
-        numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": len(others), "p": p,
+            evidence.append(f"Not counted, since they are `vq`: {', '.join(table['run'][copies])}.")
+        if elsewhere:
+            told = ", ".join(f"{found} of {among} in `{name}` ({where})"
+                             for name, ((found, among), where) in elsewhere.items())  # fmt: skip
+            evidence.append(f"Elsewhere, and no judgement: {told}.")
+        if needs:
+            evidence.append(f"Needs {needs}.")
+        numbers = {"hits": hits, "of": of, "other_hits": other_hits, "other_of": other_of, "p": p,
                    "bursts": bursts[0], "other_bursts": bursts[1]}  # fmt: skip
-        others_told = []
-        for one in study:
-            if one is not results and one.runs_of(model):
-                there = stability_of(one)
-                there_hits, there_of = peaks_of(there[there["variant"] == model])
-                others_told.append(f"{there_hits} of {there_of} in `{one.experiment.name}` ({at(one)})")
-                numbers[f"{one.experiment.name}.hits"] = there_hits
-        if others_told:
-            evidence += f" Elsewhere, and no judgement: {', '.join(others_told)}."
+        numbers |= {f"{name}.hits": found for name, ((found, _), _) in elsewhere.items()}
         runs = named(results, model) + tuple((results.experiment.name, run) for run in others["run"])
-        if of < SEEDS:
-            said, evidence = OPEN, f"{evidence} Needs {SEEDS} seeds of `{model}`."
-        elif p < P:
-            said = scoped(REPRODUCED, results)
-        elif fisher_greater(of, of, 0, len(others)) >= P:
-            said, evidence = (
-                OPEN,
-                f"{evidence} Needs more runs that divide by no norm: with so few no share is greater.",
-            )
-        elif steps(results) >= paper.SETTING["steps"] and hits * len(others) <= other_hits * of:
-            said = scoped(NOT_REPRODUCED, results)
-        elif steps(results) >= paper.SETTING["steps"]:
-            said, evidence = OPEN, f"{evidence} Needs more seeds: the share is greater, by chance or not."
-        else:
-            said = OPEN
-            evidence += (
-                f" Needs the paper's {paper.SETTING['steps']:,} steps: late peaks may come later than these runs end."
-            )
-        return Verdict(said, evidence, numbers, runs, SHOWN)
+        return Verdict(scoped(said, results), " ".join(filter(None, evidence)), numbers, runs, SHOWN)
 
     return judge
+
+
+def most_telling(study: Study, model: str) -> Results | None:
+    """The experiment with seeds enough of the model to judge, else for an interval, and the longest of such; None where
+    none has a run of it."""
+
+    def how_telling(one: Results) -> tuple:
+        seeds = len(one.runs_of(model))
+        return seeds >= SEEDS, seeds >= ENOUGH, steps(one), seeds
+
+    found = max(study, key=how_telling, default=None)
+    return found if found is not None and found.runs_of(model) else None
+
+
+def decided(model: str, hits: int, of: int, other_hits: int, other_of: int, at_length: bool) -> tuple[str, str]:
+    """C2's rule: the verdict, and where it is open what would settle it.
+
+    Args:
+        hits, of: runs with a late peak, and runs, of the model; ``other_`` those that divide by no norm.
+        at_length: whether these ran as long as the paper's.
+    """
+    if of < SEEDS:
+        return OPEN, f"{SEEDS} seeds of `{model}`"
+    if fisher_greater(hits, of, other_hits, other_of) < P:
+        return REPRODUCED, ""
+    if fisher_greater(of, of, 0, other_of) >= P:
+        return OPEN, "more runs that divide by no norm: with so few no share is greater"
+    if not at_length:
+        return OPEN, f"the paper's {PAPER_STEPS:,} steps: late peaks may come later than these runs end"
+    if hits * other_of <= other_hits * of:
+        return NOT_REPRODUCED, ""
+    return OPEN, "more seeds: the share is greater, by chance or not"
+
+
+def unlike_rates(results: Results, model: str, own: Collection[str], others: Collection[str]) -> str:
+    """A sentence on the learning rates of two groups of runs, where they differ."""
+    rates = [rates_in_words(results, runs) for runs in (own, others)]
+    if not len(others) or rates[0] == rates[1]:
+        return ""
+    return f"`{model}` ran at a learning rate of {rates[0]}, the others at {rates[1]}."
 
 
 def rates_in_words(results: Results, runs: Collection[str]) -> str:

@@ -64,11 +64,17 @@ class Exhibit:
         return to_html(self.markdown(), images)
 
 
+ALL = "Runs: all that the head of this report names."
+
+
 def provenance(results: Results, runs: Iterable[str]) -> str:
-    """The runs behind an exhibit, and what differs between them; what all runs share, and the digests of code and data,
-    stands at the report's head."""
-    runs = list(dict.fromkeys(runs))
-    different = [told for key, told, values in _settings(results, runs) if values > 1 and key not in ("code", "data")]
+    """The runs behind an exhibit. The settings of those that figures compare stand at the report's head; of others,
+    from the grid of learning rates, what differs between them stands here."""
+    runs, usual = list(dict.fromkeys(runs)), set(results.runs_of())
+    if set(runs) == usual:
+        return ALL
+    different = [] if set(runs) <= usual else [told for key, told, values in _settings(results, runs)
+                                               if values > 1 and key not in ("code", "data")]  # fmt: skip
     return f"Runs: {', '.join(shortened(runs))} (variant-seed){''.join(f'; {told}' for told in different)}."
 
 

@@ -1,15 +1,16 @@
 """The figures and tables of a report: a function each, Results in, Exhibit out, with a caption that reads it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pandas as pd
 
-from vqlib.reporting import figures, paper, rate_exhibits, study_exhibits
-from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
-from vqlib.reporting.families import family
+from vqlib.params import short
+from vqlib.reporting import figures, paper, question_exhibits, rate_exhibits
+from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, provenance, table_of
+from vqlib.reporting.families import OTHER, family
 from vqlib.reporting.prior_exhibits import prior_exhibits
-from vqlib.reporting.rate_exhibits import by_kind, idle, named
+from vqlib.reporting.rate_exhibits import idle, in_backticks
 from vqlib.reporting.results import Results
 from vqlib.reporting.statistics import highest_step
 from vqlib.reporting.style import palette
@@ -19,7 +20,7 @@ PROJECTED = ("projected", "projected_rows")  # the text's axis and the released 
 LOSSES = {"reconstruction": "mse", "quantization": "quantization"}  # the paper's word -> ours in results/
 SPLITS = ("train", "test")
 MOST_CURVES = 6  # of training, with those of interventions
-MOST_ROWS = 10  # of reconstructions, before models that resemble another are left out
+MOST_ROWS = 8  # models of reconstructions, with seven images each; of more, one of each kind
 FOR_THE_FILE = ("MSE at 8 bits", "codes used")  # columns of Table 1 that its CSV has, and a page has no room for
 TWO_AXES = (
     "The paper has one Projected-Latent model: its text describes `projected`, its released code projects along the "
@@ -72,57 +73,65 @@ def models(results: Results) -> Exhibit:
     return table_of("models", "Error and rate", shown, values, caption, results)
 
 
-def at_own_rates(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhibit | None]:
+def tuned(make: Callable[[Results], Exhibit]) -> Callable[[Results], Exhibit | None]:
     """The same exhibit of the models whose learning rates were searched, each at the one that validation chose; None
     where none was searched."""
 
     def made(results: Results) -> Exhibit | None:
-        own = results.at_own_rates()
+        own = results.tuned()
         if own.runs.empty:
             return None
         exhibit = make(own)
-        rates = own.runs.groupby("variant", sort=False)["learning_rate"].first().map("{:g}".format)
-        told = "; ".join(f"{rate}: {named(models.index)}" for rate, models in rates.groupby(rates, sort=False))
+        rates = own.runs.groupby("variant", sort=False)["learning_rate"].first().map(short)
+        told = "; ".join(f"{rate}: {in_backticks(models.index)}" for rate, models in rates.groupby(rates, sort=False))
         caption = (
             f"The models whose learning rates were searched, each at the one that validation chose ({told}). "
             f"{exhibit.caption}"
         )
-        return dataclasses.replace(exhibit, name=f"{exhibit.name}_own_rates", caption=caption,
-                                   heading=f"{exhibit.heading}, each model at its own learning rate")  # fmt: skip
+        return dataclasses.replace(exhibit, name=f"{exhibit.name}_tuned", caption=caption,
+                                   heading=f"{exhibit.heading}, each model at its own learning rate",
+                                   provenance=provenance(results, own.runs["run"]))  # fmt: skip
 
     return made
 
 
 def reconstructions(results: Results) -> Exhibit:
-    models = results.models
-    if len(models) > MOST_ROWS:
-        copies = idle(results)
-        models = one_of_each([model for model in models if family(model) != "intervention" and model not in copies])
-    first = {model: results.runs_of(model)[0] for model in models}
+    models = results.models if len(results.models) <= MOST_ROWS else representatives(results)
+    first = results.runs[results.runs["variant"].isin(models)].drop_duplicates("variant")
+    measured = bool(first["rate.bpp_bitstream_8bit"].notna().all())
     rows = {}
-    for run in first.values():
-        test, rate = results.evaluations[run]["test"], results.evaluations[run]["rate"]
+    for run, bpp in zip(first["run"], first[f"rate.bpp_{'bitstream_' if measured else ''}8bit"], strict=True):
+        test = results.evaluations[run]["test"]
         psnr = test.get("psnr_8bit") or test["psnr"]  # nothing to round where all is discrete
-        rows[f"{run}\n{number(psnr)} dB, {number(rate['bpp_8bit'])} bpp"] = results.strips[run][1]
-    originals = results.strips[first[models[0]]][0]
+        rows[f"{run}\n{number(psnr)} dB, {number(bpp, 3)} bpp"] = results.strips[run][1]
+    originals = results.strips[first["run"].iloc[0]][0]
     caption = (
         "Test images and what every model makes of them (the paper's Figures 2 and 3), the same images in each row. "
         "Names are those of runs: `vq-0` is seed 0 of `vq`, and its PSNR is over the whole test split"
-        f"{', not the mean over seeds' if len(results.runs) > len(results.models) else ''}. PSNR and nominal rate "
-        "(bpp) are with continuous latents rounded to 8 bits each, which the pictures are not."
+        f"{', not the mean over seeds' if len(results.runs) > len(results.models) else ''}. PSNR and "
+        f"{'bits per pixel of the bitstream' if measured else 'nominal bits per pixel'} are with continuous latents "
+        "rounded to 8 bits each, which the pictures are not."
     )
     if len(models) < len(results.models):
-        caption += " Of models that differ in one number alone the middle one is shown, and no intervention."
+        caption += (
+            " Shown are `vq`, the paper's projections, models of names of their own and, of each other kind, the model "
+            "with the least validation error; no interventions, and no copies of `vq`."
+        )
     figure = figures.reconstructions(originals, rows)
-    return figure_of("reconstructions", "Reconstructions", figure, caption, results, *first.values())
+    return figure_of("reconstructions", "Reconstructions", figure, caption, results, *first["run"])
 
 
-def one_of_each(models: Sequence[str]) -> list[str]:
-    """Of models that differ in the number at their end alone, the middle one."""
-    kept: list[str] = []
-    for kind in by_kind(models):
-        kept.append(kind[len(kind) // 2])
-    return [model for model in models if model in kept]
+def representatives(results: Results) -> list[str]:
+    """``vq``, the paper's projections and models of names of their own, and of each other kind of model the one with
+    the least validation error; no interventions and no copies of ``vq``."""
+    copies = idle(results)
+    models = [model for model in results.models if family(model) != "intervention" and model not in copies]
+    shown = {model for model in models if model in ("vq", *PROJECTED) or family(model) == OTHER}
+    for kind in dict.fromkeys(map(family, models)):
+        errors = {model: results.mean(model, "validation_mse") for model in models if family(model) == kind}
+        others = {model: error for model, error in errors.items() if model not in shown and error == error}
+        shown |= set(sorted(others, key=others.get)[:1])
+    return [model for model in models if model in shown]
 
 
 def losses(results: Results) -> Exhibit:
@@ -182,7 +191,7 @@ def learning_curves(results: Results) -> Exhibit:
     if len(ends) > figures.FEW and "identity" in ends:
         caption += f" `identity`, not drawn, ends at {ends['identity']}."
     if copies:
-        caption += f" Left out, since they are `vq`, no position being continuous: {named(copies)}."
+        caption += f" Left out, since they are `vq`, no position being continuous: {in_backticks(copies)}."
     figure = figures.learning_curves(history, palette(results.variants))
     return figure_of("learning_curves", "Learning curves", figure, caption, results, *drawn)
 
@@ -204,7 +213,7 @@ def projected_training(results: Results) -> Exhibit | None:
     caption = (
         "Losses of the projected models in training (the paper's Figure 1, whose caption names its panels in the wrong "
         "order). Training losses are means over a logging interval; ours has the validation split where the paper has "
-        "its test split."
+        "its test split. Runs with a late peak are named at it."
         f"{listed(' Worst step of the second half over a typical one (the median over logging intervals):', peaks)} "
         f"{_differences(results)}"
     )
@@ -242,23 +251,23 @@ def all_exhibits(results: Results) -> dict[str, Exhibit]:
     makers = (
         models,
         rate_exhibits.rate_distortion,
-        study_exhibits.learning_rates,
-        at_own_rates(models),
-        at_own_rates(rate_exhibits.rate_distortion),
+        question_exhibits.learning_rates,
+        tuned(models),
+        tuned(rate_exhibits.rate_distortion),
         rate_exhibits.rates,
         rate_exhibits.precisions,
         rate_exhibits.bd_rates,
-        study_exhibits.controls,
+        question_exhibits.controls,
         reconstructions,
         losses,
         losses_table,
-        study_exhibits.frequency,
+        question_exhibits.frequency,
         learning_curves,
         projected_training,
-        study_exhibits.stability,
-        study_exhibits.stability_table,
-        study_exhibits.usage,
-        study_exhibits.gains,
+        question_exhibits.stability,
+        question_exhibits.stability_table,
+        question_exhibits.usage,
+        question_exhibits.gains,
         setting,
     )
     labelled: dict[str, Exhibit] = {}

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 # Name of the family -> pattern of whole variant names. The first match counts.
 FAMILIES = {
     "reference": r"vq|identity",
-    "intervention": r"projected\w*_(detached|guard|released)",
+    "intervention": r"projected\w*_(detached|guard|released|no_loss)",
+    "ours": r"gain_shape\w*|projected_unit",
     "projected": r"projected\w*|combined\w*",
     "frequency": r"frequency\w*",
     "control": r"vq_\w+|fsq\w*",
-    "ours": r"gain_shape\w*",
 }
 OTHER = "other"
 TITLES = {
@@ -39,7 +39,8 @@ def in_order(variants: Iterable[str]) -> list[str]:
 
 
 def divides_by_a_norm(variant: str) -> bool:
-    """Whether the decoder's input is a projection, with the code's norm in a denominator: where C2 looks for peaks."""
+    """Whether the decoder's input is a projection, with the code's norm in a denominator: where C2 looks for peaks;
+    of ``projected_unit`` it is the codes that are divided by their norms."""
     return variant.startswith(("projected", "combined"))
 
 

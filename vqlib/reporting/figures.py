@@ -15,6 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vqlib.reporting.families import TITLES, family
+from vqlib.reporting.labels import label_points
+from vqlib.reporting.statistics import late_peaks
 from vqlib.reporting.style import WIDTH, marker, styled
 from vqlib.reporting.tables import half_interval, number
 
@@ -29,6 +31,8 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
     Args:
         history: rows of Results.history of the models to be drawn; one line per run.
         references: the paper's values at the end, ``references[split][column]``, drawn dashed.
+
+    Runs with late peaks are named at the highest of theirs.
     """
     shades = _shades(history, colours)
     columns = {"recon_loss": "reconstruction loss (MSE)", "commitment_loss": "quantization loss (MSE)"}
@@ -55,6 +59,13 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
         Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="the paper's Figure 5"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
+    training = history[history["split"] == "train"]
+    names = []
+    for run, line in training.groupby("run", sort=False):
+        if peaks := late_peaks(line):
+            step, _ = max(peaks, key=lambda peak: peak[1])
+            names.append((run, step, line.set_index("step")["recon_loss_max"][step], shades[run]))
+    label_points(axes[0, 0], names, training[["step", "recon_loss_max"]].to_numpy())
     return figure
 
 

@@ -6,7 +6,7 @@ A value is a path: a run (``vq-0.test.mse``), its prior (``vq-0.prior.rate.bpp_p
 ``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number; ``projected.at_4_bits.psnr``
 is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or ``bpp_bitstream``;
 ``projected.over.vq.low`` and ``projected.at_4_bits.over.vq.low`` are ratios of test MSE: ``value``, ``low`` or ``high``
-of its interval; ``projected.at_own_rate.over.vq.value`` and the like are of the runs at the learning rates that
+of its interval; ``projected.tuned.over.vq.value`` and the like are of the runs at the learning rates that
 validation chose) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around
 ``/``, ``*``, ``+`` or ``-`` with spaces: ``{{ vq-0.test.mse / projected-0.test.mse }}``. Four digits are shown, or as
 many as ``{{ vq.test.psnr | 3 }}`` asks for. ``C1.ratio`` or ``C1.verdict`` is a claim's, spaces in its name being
@@ -19,6 +19,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +37,13 @@ OPERATORS = {"/": operator.truediv, "*": operator.mul, "+": operator.add, "-": o
 CLAIMED = {claim.name: claim for claim in (*CLAIMS, *DISAGREEMENTS)}
 AT_BITS = re.compile(r"at_(\d+)_bits")
 DIGITS = ("1", "2", "3", "4", "5", "6")
+NOTE = "*Template"  # how the first line of a file begins that tells its readers where to read it with numbers
+
+
+def template(path: Path) -> str:
+    """A hand-written text, without the line that says that it is a template."""
+    first, _, rest = path.read_text().partition("\n")
+    return rest if first.startswith(NOTE) else f"{first}\n{rest}"
 
 
 def fill_in(text: str, results: Results, where: str) -> str:
@@ -123,39 +131,65 @@ def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
 
 def _look_up(path: str, results: Results, where: str) -> float | int | str:
     first, *rest = path.split(".")
-    if first in results.models and rest[:1] == ["at_own_rate"]:
-        own = results.at_own_rates()
-        if first not in own.models or len(rest) == 1:
-            raise ReportError(f"{where}: {path} needs {first} at several learning rates, and a number of it")
-        return _look_up(".".join([first, *rest[1:]]), own, where)
-    if first in results.models and rest == ["seeds"]:
-        return len(results.runs_of(first))
-    if first in results.models and rest and rest[-1] == "interval" and _is_number(results, first, rest[:-1]):
-        value = results.interval(first, ".".join(rest[:-1]))
-        if math.isnan(value):
-            raise ReportError(f"{where}: {path} needs several seeds of {first}")
-        return value
-    bits = AT_BITS.fullmatch(rest[0]) if rest else None
-    if first in results.models and bits:
-        curve = results.precisions(first)
-        points = curve[curve["bits"] == int(bits[1])]
-        if rest[1:2] == ["over"] and len(rest) == 4 and len(points):
-            return _of_ratio(points["mse"].to_numpy(), rest[2:], path, results, where)
-        if len(rest) != 2 or rest[1] not in curve or points.empty:
-            stored = ", ".join(f"at_{bits}_bits" for bits in sorted(set(curve["bits"]))) or "none"
-            raise ReportError(f"{where}: {path} is not a number of the precisions of {first}, which has {stored}")
-        return float(points[rest[1]].mean())
-    if first in results.models and len(rest) == 3 and rest[0] == "over":
-        return _of_ratio(results.seeds(first, "test.mse").to_numpy(), rest[1:], path, results, where)
     if first in results.models:
-        value = results.mean(first, ".".join(rest)) if _is_number(results, first, rest) else math.nan
-        if math.isnan(value):
-            raise ReportError(f"{where}: {path} is not a number of the variant {first}")
-        return value
-    measured = {run: {**of, "prior": results.priors.get(run, {})} for run, of in results.evaluations.items()}
-    if first in measured and rest[:1] == ["training"]:
-        measured[first] |= {"training": numbers_of_log(results.of(first))}
-    value, walked = {**measured, "paper": paper.LOSSES}, []
+        return _of_model(first, rest, path, results, where)
+    return _of_run(first, rest, path, results, where)
+
+
+def _of_model(model: str, rest: list[str], path: str, results: Results, where: str) -> float | int:
+    """What ``rest`` names of the seeds of ``model``."""
+    match rest:
+        case ["seeds"]:
+            return len(results.runs_of(model))
+        case ["tuned", *number_of_it]:
+            own = results.tuned()
+            if model not in own.models or not number_of_it:
+                raise ReportError(f"{where}: {path} needs {model} at several learning rates, and a number of it")
+            return _of_model(model, number_of_it, path, own, where)
+        case [first, *of_it] if bits := AT_BITS.fullmatch(first):
+            return _at_bits(int(bits[1]), model, of_it, path, results, where)
+        case ["over", other, part]:
+            return _of_ratio(results.seeds(model, "test.mse").to_numpy(), other, part, path, results, where)
+        case [*column, "interval"] if _is_number(results, model, column):
+            value, lacking = results.interval(model, ".".join(column)), f"needs several seeds of {model}"
+        case _:
+            value = results.mean(model, ".".join(rest)) if _is_number(results, model, rest) else math.nan
+            lacking = f"is not a number of the variant {model}"
+    if math.isnan(value):
+        raise ReportError(f"{where}: {path} {lacking}")
+    return value
+
+
+def _at_bits(bits: int, model: str, rest: list[str], path: str, results: Results, where: str) -> float:
+    """The mean over seeds, or the ratio, of a model whose continuous latents are stored in ``bits`` each."""
+    curve = results.precisions(model)
+    points = curve[curve["bits"] == bits]
+    match rest:
+        case ["over", other, part] if len(points):
+            return _of_ratio(points["mse"].to_numpy(), other, part, path, results, where)
+        case [column] if column in curve and len(points):
+            return float(points[column].mean())
+    stored = ", ".join(f"at_{bits}_bits" for bits in sorted(set(curve["bits"]))) or "none"
+    raise ReportError(f"{where}: {path} is not a number of the precisions of {model}, which has {stored}")
+
+
+def _of_ratio(errors: np.ndarray, other: str, part: str, path: str, results: Results, where: str) -> float:
+    """Of test errors over those of the model ``other``: ``part`` of the ratio."""
+    if other not in results.models:
+        raise ReportError(f"{where}: {path} is over no model of the results{nearest(other, results.models)}")
+    value = vars(ratio(errors, results.seeds(other, "test.mse").to_numpy())).get(part, math.nan)
+    if math.isnan(value):
+        raise ReportError(f"{where}: {path} must end in value, or with three seeds of both in low or high")
+    return value
+
+
+def _of_run(first: str, rest: list[str], path: str, results: Results, where: str) -> float | int | str:
+    """What ``rest`` names of the run ``first``, or of the paper."""
+    value: object = {run: {**of, "prior": results.priors.get(run, {})} for run, of in results.evaluations.items()}
+    value |= {"paper": paper.LOSSES}
+    if first in results.evaluations and rest[:1] == ["training"]:
+        value[first] |= {"training": numbers_of_log(results.of(first))}
+    walked = []
     for key in [first, *rest]:
         if not isinstance(value, dict) or key not in value:
             known = nearest(key, value) if isinstance(value, dict) else f"; {'.'.join(walked)} holds one value"
@@ -164,17 +198,6 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
         walked.append(key)
     if value is None or isinstance(value, (dict, list)):
         raise ReportError(f"{where}: {path} is {'null' if value is None else 'not one value'} in the results")
-    return value
-
-
-def _of_ratio(errors: np.ndarray, rest: list[str], path: str, results: Results, where: str) -> float:
-    """Of test errors over those of the model ``rest[0]``: what ``rest[1]`` names."""
-    other, part = rest
-    if other not in results.models:
-        raise ReportError(f"{where}: {path} is over no model of the results{nearest(other, results.models)}")
-    value = vars(ratio(errors, results.seeds(other, "test.mse").to_numpy())).get(part, math.nan)
-    if math.isnan(value):
-        raise ReportError(f"{where}: {path} must end in value, or with three seeds of both in low or high")
     return value
 
 

@@ -55,7 +55,7 @@ def rates(results: Results, priors: dict[str, dict]) -> Exhibit:
         row |= {"codes, order 0": rate["bpp_codes_order0"], "codes": rate["bpp_codes_prior"]}
         reals = ("bpp_reals_order0", "bpp_reals_prior") if prior["reals"] else ("", "")
         row |= {"reals, order 0": rate.get(reals[0]), "reals": rate.get(reals[1])}
-        row |= {"latent bits per colour value": latent_bits_per_value(rate)}
+        row |= {"latent bits per colour value": rate["latent_bits_per_value"]}
         row |= {"stream / likelihood": stream["bpp"] / stream["bpp_prior"] if stream else None}
         shown.append({"run": f"`{run}`", **{title: number(value) for title, value in row.items()}})
         values.append({"run": run, "chosen": prior["chosen"], **row})
@@ -83,11 +83,6 @@ def stream_told(images: int) -> str:
         f" The last column is the length of a real bitstream of {images} test images, decoded back exactly, over what "
         "the likelihood says."
     )
-
-
-def latent_bits_per_value(rate: dict) -> float:
-    """Under the name of results of before 2026-11-24 too."""
-    return rate["latent_bits_per_value"] if "latent_bits_per_value" in rate else rate["bits_per_dimension"]
 
 
 def no_gain(priors: dict[str, dict]) -> str:

@@ -12,7 +12,7 @@ from vqlib.reporting.families import family, stem
 from vqlib.reporting.judging import is_copy_of_vq
 from vqlib.reporting.results import PRECISION, Results
 from vqlib.reporting.style import palette
-from vqlib.reporting.tables import NOTHING, number
+from vqlib.reporting.tables import NOTHING, half_interval, number
 
 CODECS = {"jpeg": "JPEG", "webp": "WebP"}
 STARS = (
@@ -20,7 +20,8 @@ STARS = (
     "at the mean PSNR of all; with several symbols a position their joint histogram already saves a part (table of "
     "priors)."
 )
-ANCHOR = ("vq_ema", "vq_large")  # one kind of codebook, kept healthy, in two sizes: the only curve without a gain
+IN_COMMON = 0.5  # dB, for a Bjontegaard difference
+ANCHOR = ("vq_ema", "vq_large")  # one kind of codebook, kept in use, in two sizes: the only curve without a gain
 
 
 def rate_points(results: Results) -> pd.DataFrame:
@@ -108,7 +109,8 @@ def rate_distortion(results: Results) -> Exhibit:
     caption = (
         "Distortion against rate: up and to the left is better, and errors alone compare only models of one rate. "
         "Bits are those of real bitstreams where there are any, else nominal. A model with continuous latents is a "
-        "curve over their precision; its 32-bit end is where the paper's models lie."
+        "curve over their precision; its 32-bit end is where the paper's models lie. Bars are 95 % intervals of means "
+        "over three seeds or more."
         f"{STARS if points['prior'].notna().any() else ''}"
         f"{listed(' With 8 bits for a continuous number, where there are any:', told)}"
     )
@@ -169,7 +171,8 @@ def rates(results: Results) -> Exhibit | None:
 
 def precisions(results: Results) -> Exhibit | None:
     """What rounding the continuous latents costs, None where no model has a curve over their precision."""
-    curves = {model: results.precisions(model).groupby("bits")[list(PRECISION)].mean() for model in results.models}
+    tables = {model: results.precisions(model) for model in results.models}
+    curves = {model: table.groupby("bits")[list(PRECISION)].mean() for model, table in tables.items()}
     copies = idle(results)
     curves = {model: curve for model, curve in curves.items() if len(curve) and model not in copies}
     if not curves:
@@ -180,11 +183,14 @@ def precisions(results: Results) -> Exhibit | None:
         seeds = len(results.runs_of(model))
         texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
         for b in bits:
-            point = curve.loc[b] if b in curve.index else None
-            texts[f"{b} bits"] = NOTHING if point is None else (
-                f"{number(point['psnr'])} at {number(point['bpp_bitstream'])}")  # fmt: skip
-            if point is not None:
-                numbers |= {f"psnr_{b}": point["psnr"], f"bpp_{b}": point["bpp_bitstream"]}
+            if b not in curve.index:
+                texts[f"{b} bits"] = NOTHING
+                continue
+            psnr, bpp = curve.loc[b, ["psnr", "bpp_bitstream"]]
+            half = half_interval(tables[model]["psnr"][tables[model]["bits"] == b].to_numpy())
+            scatter = f" ± {number(half, 2)}" if half == half else ""
+            texts[f"{b} bits"] = f"{number(psnr)}{scatter} at {number(bpp, 3)}"
+            numbers |= {f"psnr_{b}": psnr, f"bpp_{b}": bpp} | ({f"psnr_{b}_interval": half} if scatter else {})
         shown.append(texts)
         values.append(numbers)
     caption = (
@@ -197,21 +203,21 @@ def precisions(results: Results) -> Exhibit | None:
 
 def left_out(copies: Sequence[str]) -> str:
     """The sentence on models that are not in a table of continuous latents."""
-    return f" Left out, since nothing is continuous in them: {named(copies)}." if copies else ""
+    return f" Left out, since nothing is continuous in them: {in_backticks(copies)}." if copies else ""
 
 
-def named(models: Sequence[str]) -> str:
+def in_backticks(models: Sequence[str]) -> str:
     return ", ".join(f"`{model}`" for model in models)
 
 
 def bd_rates(results: Results) -> Exhibit | None:
-    """Bjontegaard's rate difference of every curve against healthy codebooks and the codecs; None without curves."""
+    """Bjontegaard's rate difference of every curve against codebooks in use and the codecs; None without curves."""
     points, copies = rate_points(results), idle(results)
     curves = {model: _curve(points, [model]) for model in results.models
               if family(model) != "intervention" and model not in copies}  # fmt: skip
     curves = {model: curve for model, curve in curves.items() if len(curve) > 1}
-    shapes = [model for model in results.models if family(model) == "ours"]
-    if len(shapes) > 1:
+    shapes = [model for model in results.models if stem(model)[0] == "gain_shape"]
+    if len(shapes) > 2:
         curves["gain_shape, all bits"] = _curve(points, shapes)
     codecs = results.codecs["codecs"] if results.codecs else {}
     mosaics = {title: codecs.get(name, {}).get("mosaic") for name, title in CODECS.items()}
@@ -224,21 +230,22 @@ def bd_rates(results: Results) -> Exhibit | None:
     for name, curve in curves.items():
         texts, numbers = {"curve": f"`{name}`", "points": str(len(curve))}, {"curve": name, "points": len(curve)}
         for title, anchor in anchors.items():
-            percent, reason = bd_rate(anchor, curve)
+            percent, reason = bd_rate(anchor, curve, IN_COMMON)
             if len(anchor) > 1:
                 texts[f"against {title}"] = f"{percent:+,.0f} %" if percent is not None else reason.partition(":")[0]
             numbers[f"against {title}"] = percent
         shown.append(texts)
         values.append(numbers)
     caption = (
-        "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. Where two curves "
-        f"cannot be compared, a cell says why.{left_out(copies)}"
+        "Mean difference in rate at equal PSNR (Bjontegaard), on bitstreams: -50 % is half the bits. It is a mean over "
+        f"the PSNRs that both curves reach, {IN_COMMON:g} dB of them at the least; where two curves cannot be "
+        f"compared, a cell says why.{left_out(copies)}"
     )
     if len(anchors[codebooks]) > 1:
-        caption += " `vq_ema` and `vq_large` are one kind of codebook, kept healthy by moving averages, in two sizes."
+        caption += " `vq_ema` and `vq_large` are one kind of codebook, kept in use by moving averages, in two sizes."
     elif any(model in results.models for model in ANCHOR):
         caption += " A codebook is a curve only through its sizes, and `vq_ema` and `vq_large` are not both here; `vq` "
-        caption += "is one point, and `vq_large`, whose codebook is kept healthy, is no larger `vq`."
+        caption += "is one point, and `vq_large`, whose codebook is kept in use, is no larger `vq`."
     return table_of("bd_rates", "Rates at equal distortion", shown, values, caption, results)
 
 

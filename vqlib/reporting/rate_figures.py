@@ -14,11 +14,15 @@ from vqlib.reporting.tables import half_interval
 RAW_BPP = 24  # of an 8-bit RGB image
 CODECS = {"jpeg": ("JPEG", "#4D4D4D"), "webp": ("WebP", "#9A9A9A")}
 FULL = 32  # bits of an unquantised number
+CLOSE = 4  # bits per pixel: what the lower of two views ends at, where some models need more
 
 
 @styled
 def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict[str, str]) -> Figure:
     """PSNR against bits per pixel. A model is a point, or a curve over the precisions of its continuous latents.
+
+    Where some models need more than CLOSE bits per pixel at every precision, or ``identity`` is there, there are two
+    views: all models, and the others up to that rate.
 
     Args:
         points: columns model, bits (of a number; 0 where nothing is continuous), bpp, nominal, prior (bits per pixel,
@@ -26,55 +30,72 @@ def rate_distortion(points: pd.DataFrame, codecs: dict[str, dict], colours: dict
         codecs: ``codecs`` of codecs.json: name -> mosaic and files, each a list of {bpp, psnr}; {} for none.
     """
     points = points.dropna(subset=["bpp", "psnr"])
-    near = points[points["model"] != "identity"]
-    few = near["model"].nunique() < FEW  # enough room in the wide view for their names
-    zoomed = 0 < near["model"].nunique() < points["model"].nunique()
-    figure = Figure(figsize=(WIDTH, (6.4 if few else 6.9) if zoomed else 4.2), layout="constrained")
-    axes = figure.subplots(1 + zoomed, 1, squeeze=False, height_ratios=[1, 1.4 if few else 2.4][: 1 + zoomed])[:, 0]
-    for ax, part in zip(axes, (points, near if len(near) else points), strict=False):
-        close = ax is axes[-1]
-        limits = _limits(part, codecs, wide=not close)
-        names, seen = [], []
-        for model in dict.fromkeys(part["model"]):
-            own = part[part["model"] == model]
-            mean = own.groupby("bits")[["bpp", "nominal", "prior", "psnr"]].mean()
-            seen += _draw_model(ax, own, mean, colours[model], marker(model, colours))
-            where = mean.iloc[len(mean) // 2]
-            names.append((model, where["bpp"], where["psnr"], colours[model]))
-        for name, curves in codecs.items():
-            title, colour = CODECS.get(name, (name, "#4D4D4D"))
-            seen += _draw_codec(ax, curves, title, colour, limits, names)
-        log_axis(ax, "x")
-        ax.set(xlim=limits[0], ylim=limits[1], ylabel="PSNR (dB) on the test split")
-        ax.grid(which="major", alpha=0.4)
-        if limits[0][0] < RAW_BPP < limits[0][1]:
-            ax.axvline(RAW_BPP, color="dimgray", linewidth=0.8, linestyle=":")
-            ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.03), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
-                        textcoords="offset points", ha="right", va="bottom", color="dimgray", fontsize=6.5)  # fmt: skip
-        if zoomed:
-            ax.set_title("the same without identity, closer" if close else "all models", loc="left")
-        wanted = names if close or few else [one for one in names if one[0] == "identity" or one[0] not in colours]
-        jobs = [one for one in wanted if limits[0][0] < one[1] < limits[0][1] and limits[1][0] < one[2] < limits[1][1]]
-        inside = [point for point in seen if limits[0][0] < point[0] < limits[0][1]]
-        ax.named = (jobs, inside)
+    cheapest = points.groupby(["model", "bits"])["bpp"].mean().groupby("model").min()
+    near = points[points["model"].isin(cheapest.index[cheapest < CLOSE]) & (points["model"] != "identity")]
+    two = 0 < near["model"].nunique() < points["model"].nunique()
+    parts = [points, near] if two else [points]
+    few = parts[-1]["model"].nunique() < FEW  # enough room in the wide view for their names
+    figure = Figure(figsize=(WIDTH, (6.4 if few else 6.9) if two else 4.2), layout="constrained")
+    axes = figure.subplots(len(parts), 1, squeeze=False, height_ratios=[1, 1.4 if few else 2.4][: len(parts)])[:, 0]
+    views = []
+    for ax, part in zip(axes, parts, strict=True):
+        lower = ax is axes[-1]
+        limits = _limits(part, codecs, wide=not lower, most=CLOSE if two and lower else np.inf)
+        names, drawn = _draw_view(ax, part, codecs, colours, limits)
+        if not lower and not few:
+            names = [name for name in names if name[0] not in set(near["model"])]  # the lower view has theirs
+        views.append((ax, names, drawn))
+        if two:
+            ax.set_title(f"closer, up to {CLOSE} bits per pixel" if lower else "all models", loc="left")
     axes[-1].set_xlabel("bits per pixel")
-    codecs_seen = any(name not in colours for ax in axes for name, *_ in ax.named[0])
+    codecs_seen = any(name not in colours for _, names, _ in views for name, *_ in names)
     figure.legend(handles=_keys(points, codecs_seen), loc="outside upper center", ncols=3)
-    for ax in axes:
-        label_points(ax, ax.named[0], np.array(ax.named[1]))
+    for view in views:  # when the layout is settled
+        label_points(*view)
     return figure
 
 
-def _limits(part: pd.DataFrame, codecs: dict, wide: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Of bits per pixel and of PSNR: room for names and for where a codec begins, unless far above every model; in the
-    wide view also for the raw image's rate."""
+def _draw_view(
+    ax: Axes, part: pd.DataFrame, codecs: dict[str, dict], colours: dict[str, str], limits: tuple
+) -> tuple[list[tuple], np.ndarray]:
+    """One panel. Returns (name, bpp, psnr, colour) of what is in view, and samples of what names are not to cover."""
+    (left, right), (low, high) = limits
+    names, drawn = [], []
+    for model in dict.fromkeys(part["model"]):
+        own = part[part["model"] == model]
+        mean = own.groupby("bits")[["bpp", "nominal", "prior", "psnr"]].mean()
+        drawn += _draw_model(ax, own, mean, colours[model], marker(model, colours))
+        visible = mean[mean["bpp"] < right]
+        middle = visible.iloc[len(visible) // 2]
+        names.append((model, middle["bpp"], middle["psnr"], colours[model]))
+    for name, curves in codecs.items():
+        title, colour = CODECS.get(name, (name, "#4D4D4D"))
+        drawn += _draw_codec(ax, curves, title, colour, limits, names)
+    log_axis(ax, "x")
+    ax.set(xlim=limits[0], ylim=limits[1], ylabel="PSNR (dB) on the test split")
+    ax.grid(which="major", alpha=0.4)
+    if left < RAW_BPP < right:
+        ax.axvline(RAW_BPP, color="dimgray", linewidth=0.8, linestyle=":")
+        ax.annotate("raw image, 24 bpp", (RAW_BPP, 0.03), (-3, 0), xycoords=("data", "axes fraction"), rotation=90,
+                    textcoords="offset points", ha="right", va="bottom", color="dimgray", fontsize=6.5)  # fmt: skip
+    inside = [name for name in names if left < name[1] < right and low < name[2] < high]
+    return inside, np.array([point for point in drawn if left < point[0] < right])
+
+
+def _limits(
+    part: pd.DataFrame, codecs: dict, wide: bool, most: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of bits per pixel, to ``most`` at most, and of PSNR: room for names and for where a codec begins, unless far
+    above every model; in the wide view also for the raw image's rate."""
     least = min(part["bpp"].min(), part["prior"].min() if part["prior"].notna().any() else np.inf)
-    most = max(part["bpp"].max(), part["nominal"][part["bits"] == 0].max(), RAW_BPP if wide else 0)
-    height = max(part["psnr"].max() - part["psnr"].min(), 0.5)
-    top = part["psnr"].max()
+    greatest = max(part["bpp"].max(), part["nominal"][part["bits"] == 0].max(), RAW_BPP if wide else 0)
+    right = min(1.7 * greatest, most)
+    mean = part.groupby(["model", "bits"])[["bpp", "psnr"]].mean()
+    psnr = mean["psnr"][mean["bpp"] <= right]
+    height = max(psnr.max() - psnr.min(), 0.5)
     starts = [curves["mosaic"][0]["psnr"] for curves in codecs.values() if curves.get("mosaic")]
-    top = max([top, *(start for start in starts if start < top + height)])
-    return (least / 1.7, most * 1.7), (part["psnr"].min() - 0.2 * height, top + 0.2 * height)
+    top = max([psnr.max(), *(start for start in starts if start < psnr.max() + height)])
+    return (least / 1.7, right), (psnr.min() - 0.2 * height, top + 0.2 * height)
 
 
 def _draw_model(ax: Axes, own: pd.DataFrame, mean: pd.DataFrame, colour: str, shape: str) -> list[tuple]:
@@ -84,8 +105,8 @@ def _draw_model(ax: Axes, own: pd.DataFrame, mean: pd.DataFrame, colour: str, sh
     for bits, row in mean.iterrows():
         seeds = own[own["bits"] == bits]["psnr"].to_numpy()
         alone = len(mean) == 1 or bits == FULL
-        ax.errorbar(row["bpp"], row["psnr"], half_interval(seeds) if alone and len(seeds) > 2 else None, color=colour,
-                    marker=shape, markersize=5 if alone else 2.5, linewidth=0.8, zorder=3,
+        ax.errorbar(row["bpp"], row["psnr"], half_interval(seeds) if len(seeds) > 2 else None, color=colour,
+                    marker=shape, markersize=5 if alone else 2.5, linewidth=0.8 if alone else 0.4, zorder=3,
                     markerfacecolor="white" if bits == FULL else colour)  # fmt: skip
     for _, row in mean[mean.index == 0].iterrows():  # a discrete model: from its coded to its nominal rate
         ax.plot([row["bpp"], row["nominal"]], [row["psnr"]] * 2, color=colour, linewidth=0.6, alpha=0.7, zorder=1)

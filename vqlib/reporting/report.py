@@ -12,9 +12,9 @@ from vqlib.files import write_atomically
 from vqlib.params import experiment_names
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
-from vqlib.reporting.claims_training import in_training
-from vqlib.reporting.exhibit import Exhibit, shared
-from vqlib.reporting.findings import fill_in
+from vqlib.reporting.claims_training import stability_of
+from vqlib.reporting.exhibit import Exhibit, shared, shortened
+from vqlib.reporting.findings import fill_in, template
 from vqlib.reporting.html import anchor, page
 from vqlib.reporting.judging import judges
 from vqlib.reporting.results import Results
@@ -47,7 +47,7 @@ def write_report(results: Results, exhibits: dict[str, Exhibit]) -> Path:
         found, link = judge_all([results]), linked(exhibits, where="../README.md")
         for name, claims in (("claims", CLAIMS), ("disagreements", DISAGREEMENTS)):
             files |= table_files(verdicts.verdict_table(claims, found, link), name)
-    runs = results.grid.merge(in_training(results, results.grid), on=["variant", "run"])
+    runs = results.grid.merge(stability_of(results, results.grid), on=["variant", "run"])
     files["tables/runs.csv"] = single_values(runs).to_csv(index=False, lineterminator="\n").encode()
     images = {name: content for name, content in files.items() if name.endswith(".png")}
     files["report.html"] = page(results.experiment.title, markdown, images).encode()
@@ -117,7 +117,8 @@ def describe(results: Results) -> str:
         f"{size} x {size} pixels (resizing `{data.resize}`). Network: width {told('provenance.width')}, "
         f"{experiment.network.num_embeddings} codes unless a variant sets its own. All that stands here is drawn from "
         f"`results/{experiment.name}/` and the experiment's `params.yaml`.\n\n"
-        f"All runs, unless a figure or table says otherwise: {shared(results)}.\n"
+        f"Runs (variant-seed), unless a figure or table says otherwise: {', '.join(shortened(results.runs_of()))}. "
+        f"Their settings: {shared(results)}.\n"
     )
 
 
@@ -134,7 +135,7 @@ def findings(results: Results) -> str:
     experiment = results.experiment
     path = experiment.results / "FINDINGS.md"
     if path.is_file():
-        text = fill_in(path.read_text(), results, f"results/{experiment.name}/FINDINGS.md").strip() + "\n"
+        text = fill_in(template(path), results, f"results/{experiment.name}/FINDINGS.md").strip() + "\n"
         return text if text.startswith("#") else f"## Findings\n\n{text}"
     if experiment.name == experiment_names(experiment.root)[0]:
         return f"## What it shows\n\n{JUDGES_NOTHING}"

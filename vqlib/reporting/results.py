@@ -91,7 +91,7 @@ class Results:
                 for point in self.evaluations[run]["rate"].get("precisions") or []]  # fmt: skip
         return pd.DataFrame(rows, columns=["run", "bits", *PRECISION])
 
-    def at_own_rates(self) -> "Results":
+    def tuned(self) -> "Results":
         """The same of the models that were tried at several learning rates, each with its runs at the one that
         validation chose in ``runs``."""
         searched = self.grid[self.grid.groupby("variant")["learning_rate"].transform("nunique") > 1]
@@ -147,6 +147,7 @@ def tables(experiment: Experiment, evaluations: dict[str, dict], history: pd.Dat
     least = history[history["split"] == "validation"].groupby("run")["recon_loss"].min()
     grid["validation_mse"] = grid["run"].map(least)
     grid["rate.bpp_bitstream_8bit"] = [all_at_8_bits(evaluation["rate"]) for evaluation in evaluations.values()]
+    grid["gains.std"] = [deviation_of(evaluation.get("gains")) for evaluation in evaluations.values()]
     grid["learning_rate"] = [experiment.runs[run].learning_rate for run in grid["run"]]
     return {"grid": grid, "runs": grid[grid["run"].isin(compared(grid))].reset_index(drop=True)}
 
@@ -156,6 +157,17 @@ def all_at_8_bits(rate: dict) -> float:
     streams = {point["bits"]: point["bpp_bitstream"] for point in rate.get("precisions") or []}
     value = streams.get(8) if streams else rate.get("bpp_bitstream")
     return math.nan if value is None else float(value)
+
+
+def deviation_of(histogram: dict | None) -> float:
+    """The standard deviation of a histogram of continuous gains (edges, shares), NaN without one. Gains outside its
+    range count in the outermost bins."""
+    if not histogram:
+        return math.nan
+    edges, shares = np.asarray(histogram["edges"]), np.asarray(histogram["shares"])
+    middles = (edges[1:] + edges[:-1]) / 2
+    mean = np.average(middles, weights=shares)
+    return float(np.sqrt(np.average((middles - mean) ** 2, weights=shares)))
 
 
 def compared(grid: pd.DataFrame) -> list[str]:
@@ -170,9 +182,17 @@ def compared(grid: pd.DataFrame) -> list[str]:
     return chosen
 
 
+def errors_by_rate(runs: pd.DataFrame) -> pd.Series:
+    """Least validation MSE of one variant by learning rate, at the rates of the seed that ran at most of them (of a tie
+    the lowest seed), as a mean over the seeds that ran at all of these: the same seeds at every rate."""
+    errors = runs.pivot_table(index="seed", columns="learning_rate", values="validation_mse")
+    seed = errors.notna().sum(axis="columns").idxmax()
+    return errors.loc[:, errors.loc[seed].notna()].dropna().mean()
+
+
 def chosen_rate(runs: pd.DataFrame) -> float:
-    """The learning rate of the least validation MSE (mean over seeds) of one variant; of a tie, the lowest one."""
-    means = runs.groupby("learning_rate")["validation_mse"].mean()
+    """The learning rate of the least of ``errors_by_rate``; of a tie, the lowest one."""
+    means = errors_by_rate(runs)
     return float(means.index[means <= means.min() * (1 + TIE)].min())
 
 

@@ -15,7 +15,7 @@ from vqlib.params import ROOT, experiment_names, load_experiment
 from vqlib.reporting import verdicts
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibits import all_exhibits
-from vqlib.reporting.findings import fill_in_study
+from vqlib.reporting.findings import fill_in_study, template
 from vqlib.reporting.judging import judges
 from vqlib.reporting.report import linked
 from vqlib.reporting.results import Results, load_results
@@ -77,7 +77,7 @@ def has_results(name: str, root: Path) -> bool:
 def findings(root: Path, experiments: list[Results]) -> str:
     """results/FINDINGS.md with its numbers; empty where none was written."""
     path = root / FINDINGS
-    return fill_in_study(path.read_text(), experiments, FINDINGS).strip() + "\n" if path.is_file() else ""
+    return fill_in_study(template(path), experiments, FINDINGS).strip() + "\n" if path.is_file() else ""
 
 
 def in_two(text: str) -> tuple[str, str]:

@@ -40,14 +40,24 @@ KNOWN = {"vq": "#0072B2", "projected": "#D55E00", "projected_rows": "#E69F00", "
 RAMPS = {
     "reference": ("#0072B2",),
     "projected": ("#8C510A", "#BF812D", "#543005"),
-    "frequency": ("#CC79A7", "#882255", "#E7A9CB", "#AA4499", "#5E2750", "#D0A0E0", "#762A83"),
+    "frequency": (
+        "#CC79A7",
+        "#882255",
+        "#F2B6D8",
+        "#AA4499",
+        "#3B0F3B",
+        "#D68FFF",
+        "#7A3FD0",
+        "#FF5FA2",
+        "#59216B",
+    ),
     "control": ("#56B4E9", "#08306B", "#2FB5C7", "#6A7FDB", "#9ECAE1", "#4D9DB8", "#332288"),
     "ours": ("#009E73", "#7FBC41", "#00563F", "#B8E186"),
     "intervention": ("#A50F15", "#FB6A4A", "#67000D", "#E34A6F", "#CB7A77", "#F4A0A0"),
     "other": ("#999933", "#CC6677", "#44AA99", "#661100", "#DDCC77", "#6699CC", "#117733", "#B15928"),
 }
 BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5}  # of text that lines may cross
-MARKERS = "oDs^vPX<>*"
+MARKERS = "oDs^vPX<>p"  # not the star, which is the rate under a prior
 
 
 def palette(variants: Iterable[str]) -> dict[str, str]:

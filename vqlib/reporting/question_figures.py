@@ -17,7 +17,7 @@ ACROSS = 2  # panels in a row
 
 @styled
 def codebook_usage(shares: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Share of every code, the most used first, against its rank: a healthy codebook is flat and then falls.
+    """Share of every code, the most used first, against its rank: a codebook in even use is flat and then falls.
 
     Args:
         shares: columns model, run, rank, share; the mean over the runs of a model is drawn.
@@ -118,7 +118,7 @@ def frequency(ours: pd.DataFrame, theirs: pd.DataFrame, colour: str) -> Figure:
     for ax, column, label in ((middle, "fraction", "continuous\npositions (%)"), (bottom, "bpp", "bits per\npixel")):
         at = [values.index(value) for value in ours["S"]]
         heights = ours[column] * (100 if column == "fraction" else 1)
-        ax.plot(at, heights, color=colour, marker="o", markersize=4, linewidth=0.8)
+        ax.plot(at, heights, color=colour, marker="o", markersize=4, linestyle="")
         for x, y in zip(at, heights, strict=True):
             ax.annotate(number(float(y), digits=2 if column == "fraction" else 3), (x, y), (0, 4),
                         textcoords="offset points", ha="center", va="bottom", fontsize=6.5)  # fmt: skip
@@ -175,7 +175,7 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
 
 @styled
 def controls(rows: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Test error over that of vq against the nominal rate of discrete models: what bits and a healthy codebook give.
+    """Test error over that of vq against the nominal rate: what bits and a codebook kept in use give.
 
     Args:
         rows: columns model, ratio, low, high (NaN without an interval), bpp, perplexity.

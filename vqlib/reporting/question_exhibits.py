@@ -3,26 +3,29 @@
 import numpy as np
 import pandas as pd
 
-from vqlib.reporting import paper, study_figures
-from vqlib.reporting.claims_latents import kept_frequency
+from vqlib.params import short
+from vqlib.reporting import paper, question_figures
+from vqlib.reporting.claims_latents import kept_frequency, that_differ
 from vqlib.reporting.claims_training import stability_of
 from vqlib.reporting.exhibit import Exhibit, cells, figure_of, listed, table_of
 from vqlib.reporting.families import divides_by_a_norm, family, has_codebook
 from vqlib.reporting.judging import ENOUGH, is_copy_of_vq
-from vqlib.reporting.results import TIE, Results, chosen_rate
+from vqlib.reporting.results import TIE, Results, chosen_rate, errors_by_rate
 from vqlib.reporting.style import palette
 from vqlib.reporting.tables import NOTHING, number
 
+FEWEST_S = 3  # values of S at which models differ, for a figure against S; `vq` is one
 CHANGED = {  # by an intervention, whose name is that of a model and this suffix
     "_released": "what the loss sees (the projection after a ReLU, as in the released code)",
     "_detached": "the gradient (none through the code inside the projection)",
     "_guard": "the denominator (a constant of the size of what a used code puts there is added)",
+    "_no_loss": "the projection loss, which draws gains to 1 (it is left out)",
     "_unit": "the codes (their norm is 1)",
 }
 
 
 def controls(results: Results) -> Exhibit | None:
-    """What healthy codebooks and more bits give, beside what projection gives."""
+    """What codebooks kept in use and more bits give, beside what projection gives."""
     chosen = [model for model in results.models if family(model) in ("control", "ours")]
     if not chosen or "vq" not in results.models:
         return None
@@ -36,20 +39,20 @@ def controls(results: Results) -> Exhibit | None:
                      "perplexity": results.mean(model, "test.perplexity")})  # fmt: skip
     frame = pd.DataFrame(rows)
     caption = (
-        "What a healthy codebook gives at the same nominal rate, and what more bits give: test MSE over that of `vq`, "
+        "What a codebook kept in use gives at the same nominal rate, and more bits: test MSE over that of `vq`, "
         "with the nominal rate (continuous numbers at 8 bits) and the perplexity of the codes. The dotted lines are "
         "the error of `vq` and half of it, which the paper claims for its projection. Intervals (95 %, Welch) where "
         "both have three seeds."
     )
-    figure = study_figures.controls(frame, palette(results.variants))
-    return figure_of("controls", "What a healthy codebook gives at the same nominal rate", figure, caption, results,
+    figure = question_figures.controls(frame, palette(results.variants))
+    return figure_of("controls", "What a codebook kept in use gives at the same nominal rate", figure, caption, results,
                      *results.runs_of(*models))  # fmt: skip
 
 
 def frequency(results: Results) -> Exhibit | None:
-    """The paper's Figure 4."""
+    """The paper's Figure 4, None with too few values of S."""
     models = {model: int(results.option(model, "num_frequent")) for model in kept_frequency(results)}
-    if not models:
+    if len(that_differ(results)) < FEWEST_S:
         return None
     if results.runs_of("vq"):
         models["vq"] = results.experiment.network.num_embeddings
@@ -69,7 +72,7 @@ def frequency(results: Results) -> Exhibit | None:
         f"{listed(' Continuous positions:', fractions)} Where the share is nil the model is `vq`, whatever its S."
     )
     colours = palette(results.variants)
-    figure = study_figures.frequency(ours, theirs, colours[next(iter(models))])
+    figure = question_figures.frequency(ours, theirs, colours[next(iter(models))])
     return figure_of("frequency", "The frequency model against S", figure, caption, results,
                      *results.runs_of(*models))  # fmt: skip
 
@@ -89,10 +92,10 @@ def stability(results: Results) -> Exhibit | None:
         "step in the second half of training, divided by a typical worst step (the median over logging intervals); "
         "above 3 it counts as a late peak. Middle: the highest gradient norm of a logging interval, divided by the "
         "mean of that interval, a ratio that cannot exceed the interval's number of steps. Right: the least "
-        "norm of a code in use. Both after a tenth of training."
+        "norm of a code in use. Middle and right: after the first tenth of training."
         f"{interventions}{listed(' Runs with a late peak:', peaks)}"
     )
-    figure = study_figures.stability(shown, palette(results.variants))
+    figure = question_figures.stability(shown, palette(results.variants))
     return figure_of("stability", "Stability in training", figure, caption, results, *shown["run"])
 
 
@@ -157,7 +160,7 @@ def usage(results: Results) -> Exhibit | None:
         "codebooks in even use lie on each other."
         f"{listed(' Perplexity:', perplexities)}"
     )
-    figure = study_figures.codebook_usage(shares, palette(results.variants))
+    figure = question_figures.codebook_usage(shares, palette(results.variants))
     return figure_of("usage", "Use of the codebook", figure, caption, results, *results.runs_of(*models))
 
 
@@ -182,7 +185,10 @@ def gains(results: Results) -> Exhibit | None:
     runs = dict.fromkeys([*frames[0]["run"], *frames[1]["run"]])
     caption = "Distribution of the gains on the test split, of one run of every model."
     if continuous:
+        spreads = {run: number(float(results.runs.set_index("run")["gains.std"][run]), 2)
+                   for run in dict.fromkeys(frames[0]["run"])}  # fmt: skip
         caption += (
+            f"{listed(' Standard deviation:', spreads)}"
             " A gain of 1 is the code itself, so the width of the curves of continuous gains is what projection adds "
             "to `vq`. Their histograms have 64 bins between the quantiles 1e-4 and 1 - 1e-4 of training gains; what "
             "lies outside counts in the outermost bins."
@@ -193,7 +199,7 @@ def gains(results: Results) -> Exhibit | None:
             "a shape is chosen by the size of the product: one of the b bits of a gain is the sign. Which sign is "
             "positive is a convention, that of the largest level."
         )
-    figure = study_figures.gain_distributions(*frames, palette(results.variants))
+    figure = question_figures.gain_distributions(*frames, palette(results.variants))
     return figure_of("gains", "Distribution of the gains", figure, caption, results, *runs)
 
 
@@ -207,29 +213,29 @@ def levels_of(symbol: dict) -> list[dict]:
 
 def learning_rates(results: Results) -> Exhibit | None:
     """The grid of learning rates, on validation; None where no variant was trained at several."""
-    tried = results.grid[results.grid["variant"].isin(results.at_own_rates().models)]
+    tried = results.grid[results.grid["variant"].isin(results.tuned().models)]
     if tried.empty:
         return None
     rates = sorted(tried["learning_rate"].unique())
     shown, values = [], []
     for model in (model for model in results.models if model in set(tried["variant"])):
         runs = tried[tried["variant"] == model]
-        means, best = runs.groupby("learning_rate")["validation_mse"].mean(), chosen_rate(runs)
+        means, best = errors_by_rate(runs), chosen_rate(runs)
         texts = {"model": f"`{model}`"}
         for rate in rates:
             text = number(float(means[rate])) if rate in means else NOTHING
-            texts[f"{rate:g}"] = f"**{text}**" if rate == best else text
-        texts["chosen"] = f"{best:g}" + (" (the edge of its grid)" if best in (means.index[0], means.index[-1]) else "")
+            texts[short(rate)] = f"**{text}**" if rate == best else text
+        texts["chosen"] = short(best) + (" (the edge of its grid)" if best in (means.index[0], means.index[-1]) else "")
         shown.append(texts)
         values.append(
             {"model": model, "chosen": best, **{f"validation_mse_{rate:g}": means.get(rate) for rate in rates}}
         )
     caption = (
-        "Least validation MSE at every learning rate that was tried (mean over seeds where there are several). Rates "
-        f"are chosen on the validation split, of those within {TIE:.0%} of the least the lowest; a choice at the edge "
-        "of a grid says that a better rate may lie beyond."
+        "Least validation MSE at every learning rate that was tried, a mean over the seeds that ran at all of them. "
+        f"Rates are chosen on the validation split, of those within {TIE:.0%} of the least the lowest; a choice at the "
+        "edge of a grid says that a better rate may lie beyond."
     )
-    used = {model: " or ".join(f"{rate:g}" for rate in dict.fromkeys(runs["learning_rate"]))
+    used = {model: " or ".join(short(rate) for rate in dict.fromkeys(runs["learning_rate"]))
             for model, runs in results.runs.groupby("variant", sort=False)}  # fmt: skip
     usual = max(used.values(), key=list(used.values()).count)
     others = "".join(f", of `{model}` at {rate}" for model, rate in used.items() if rate != usual)
