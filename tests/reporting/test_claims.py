@@ -424,7 +424,12 @@ def test_disagreement_4_matters_from_a_hundredth_of_the_positions_or_a_fiftieth_
 
 @pytest.mark.parametrize(
     ("change", "scatter", "said"),
-    [(0.011, 0.005, ""), (-0.011, 0.005, ""), (0.009, 0.001, ", no effect seen"), (0.011, 0.05, ", no effect seen")],
+    [
+        (0.011, 0.005, ""),
+        (-0.011, 0.005, ""),
+        (0.009, 0.001, ", no effect seen in the paper's models"),
+        (0.011, 0.05, ", no effect seen in the paper's models"),
+    ],
 )
 def test_disagreement_5_matters_where_a_model_changes_by_more_than_a_hundredth_and_its_scatter(
     study, change, scatter, said
@@ -472,7 +477,7 @@ def test_disagreement_5_is_decided_by_the_papers_models(study):
             content["released_protocol"] = {"images": 9984, "mse": content["test"]["mse"]}
     study.change(SMALL, "vq_ema", released_protocol={"mse": 1.0})
     verdict = study.verdict("5, evaluation")
-    assert verdict.said == "confirmed, no effect seen"
+    assert verdict.said == "confirmed, no effect seen in the paper's models"
     assert "In none of these can an effect be told" in verdict.evidence
     assert re.search(r"Of the other models, which do not vote: `vq_ema` \+\d+\.\d ± \d", verdict.evidence)
     assert verdict.evidence.endswith("% (`vq_ema`).")
@@ -480,7 +485,10 @@ def test_disagreement_5_is_decided_by_the_papers_models(study):
         run: of for run, of in study.evaluations[SMALL].items() if not run.endswith(("-1", "-2"))
     }
     alone = study.verdict("5, evaluation")
-    assert alone.said == "confirmed, no effect seen, a tendency" and "which do not vote" not in alone.evidence
+    assert (
+        alone.said == "confirmed, no effect seen in the paper's models, a tendency"
+        and "which do not vote" not in alone.evidence
+    )
 
 
 def test_a_formula_without_runs_is_said_to_be_arithmetic_alone(study):

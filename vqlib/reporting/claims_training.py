@@ -173,6 +173,7 @@ def cause(model: str):
             f"Runs with a late peak or a burst of the gradient above {BURST:g}: {told} ({at(results)}, logged every "
             f"{logged_every(results)} steps)."
         )
+        where = f"{rates_in_words(results, table['run'].loc[[model, *interventions]])}, {at(results)}"
         others = bursts_elsewhere(results, model)
         if others:
             told = ", ".join(f"{number(value, 3)} in `{run}`" for run, value in others.items())
@@ -182,9 +183,9 @@ def cause(model: str):
         elif all(share[variant] < 0.5 for variant in interventions):
             peaks = {variant: (table.loc[[variant], "late_peaks"] > 0).mean() for variant in unrest}
             of_peaks = peaks[model] > 0.5 and all(peaks[variant] < 0.5 for variant in interventions)
-            said = f"{CONFIRMED}{'' if of_peaks else ' for bursts of the gradient'} at {at(results)}"
+            said = f"{CONFIRMED}{'' if of_peaks else ' for bursts of the gradient'} at {where}"
         elif share[f"{model}_detached"] > 0.5:
-            said = f"not the cause at {at(results)}"
+            said = f"not the cause at {where}"
         else:
             said, evidence = OPEN, f"{evidence} The interventions disagree: needs more seeds."
         numbers = {f"{variant}.unrest": value for variant, value in share.items()}

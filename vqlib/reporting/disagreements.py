@@ -184,7 +184,7 @@ def evaluation(study: Study) -> Verdict:
         if others:
             evidence += f" Of the other models, which do not vote: {', '.join(others)}."
         evidence += f" The most that a run changes by: {100 * max(changes[most], key=abs):+.1f} % (`{most}`)."
-        said = CONFIRMED if decisive else tendency("confirmed, no effect seen", results, *papers)
+        said = CONFIRMED if decisive else tendency("confirmed, no effect seen in the paper's models", results, *papers)
         numbers = {f"{model}.change": float(changes[model].mean()) for model in changes}
         return Verdict(
             said,
