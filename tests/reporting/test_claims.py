@@ -317,7 +317,7 @@ def test_the_cause_of_c2_is_tested_by_intervention(study):
     def burst(train):
         return train["grad_norm"].where(train["step"] != 2000, 30 * train["grad_norm"])
 
-    calm, of_sweep = ["projected_detached", "projected_guard", "projected_unit"], " at width 64, 2,500 steps"
+    calm, of_sweep = ["projected_detached", "projected_guard", "projected_unit"], " at 1e-3, width 64, 2,500 steps"
     assert study.verdict("C2, its cause").said == "open"  # one of three seeds of the original bursts
     for seed in range(3):
         study.redraw(SWEEP, f"projected-{seed}", grad_norm_max=burst)
