@@ -42,6 +42,7 @@ def test_findings_take_their_numbers_from_the_results(root):
         "{{ 2 * vq-1.test.psnr }}": number(2 * seeds[1]),
         "{{ vq.test.psnr / 3 | 2 }}": number(float(np.mean(seeds)) / 3, digits=2),
         "{{ vq.seeds }}": "2",
+        "{{ vq.learning_rate }}": "1e-3",
         "{{ vq.test.psnr.interval | 3 }}": number(12.7062 * abs(seeds[1] - seeds[0]) / 2, digits=3),
         "{{ vq.over.projected.value }}": number(float(results.ratio("vq", "projected").value)),
         "{{ vq-0.provenance.hardware }}": "2 x <i>Fast</i> CPU",

@@ -9,7 +9,7 @@ from PIL import Image
 from synthetic_results import NAME, make_repository
 
 from vqlib.errors import ReportError, UserError
-from vqlib.reporting.results import deviation_of, load_results
+from vqlib.reporting.results import HISTORY, deviation_of, load_results
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def png(pixels: np.ndarray) -> bytes:
         (damage(".json", variant="identity"), "variant is 'identity'; it must be 'vq'"),
         (damage(".csv", b""), "vq-0.csv: not a table"),
         (damage(".csv", b"step,split\n1,train\n"), "vq-0.csv: the column 'recon_loss' is missing"),
+        (damage(".csv", f"{','.join(HISTORY)}\n1,train,0.1,0.1,8,0.1\n".encode()), "vq-0.csv: no row has a validation"),
         (damage(".png", b"no image"), "vq-0.png: not an image"),
         (damage(".png", png(np.zeros((16, 20, 3), np.uint8))), "it must be two rows of square thumbnails"),
         (damage(".png", png(np.zeros((16, 128, 3), np.uint8))), "shows other images than"),

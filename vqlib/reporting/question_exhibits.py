@@ -20,7 +20,7 @@ CHANGED = {  # by an intervention, whose name is that of a model and this suffix
     "_detached": "the gradient (none through the code inside the projection)",
     "_guard": "the denominator (a constant of the size of what a used code puts there is added)",
     "_no_loss": "the projection loss, which draws gains to 1 (it is left out)",
-    "_unit": "the codes (their norm is 1)",
+    "_unit": "the codes (divided by their norms, with all that follows from it)",
 }
 
 
@@ -51,9 +51,9 @@ def controls(results: Results) -> Exhibit | None:
 
 def frequency(results: Results) -> Exhibit | None:
     """The paper's Figure 4, None with too few values of S."""
-    models = {model: int(results.option(model, "num_frequent")) for model in kept_frequency(results)}
     if len(that_differ(results)) < FEWEST_S:
         return None
+    models = {model: int(results.option(model, "num_frequent")) for model in kept_frequency(results)}
     if results.runs_of("vq"):
         models["vq"] = results.experiment.network.num_embeddings
     rows = [{"S": value, "model": model, "reconstruction": results.mean(model, "test.mse"),
@@ -86,7 +86,7 @@ def stability(results: Results) -> Exhibit | None:
     peaks = {model: f"{int((part['late_peaks'] > 0).sum())} of {len(part)}"
              for model, part in shown.groupby("variant", sort=False)}  # fmt: skip
     changed = [f"`{suffix}` {what}" for suffix, what in CHANGED.items() if any(m.endswith(suffix) for m in peaks)]
-    interventions = f" Interventions change one thing each: {', '.join(changed)}." if changed else ""
+    interventions = f" What interventions change, by the end of their names: {', '.join(changed)}." if changed else ""
     caption = (
         "A dot for every run of `vq`, of models that divide by a norm and of those with three seeds. Left: the worst "
         "step in the second half of training, divided by a typical worst step (the median over logging intervals); "

@@ -244,6 +244,8 @@ def _history(path: Path, evaluation: dict) -> pd.DataFrame:
     for column in HISTORY:
         if column not in rows:
             raise ReportError(f"{where}: the column {column!r} is missing; train {path.stem} again")
+    if rows.loc[rows["split"] == "validation", "recon_loss"].isna().all():
+        raise ReportError(f"{where}: no row has a validation error; train {path.stem} again")
     return rows.assign(**{key: evaluation[key] for key in ("run", "variant", "seed")})
 
 

@@ -40,6 +40,12 @@ def half_interval(values: np.ndarray) -> float:
     return float(stdtrit(count - 1, 0.975) * values.std(ddof=1) / count**0.5) if count > 1 else float("nan")
 
 
+def with_interval(mean: float, half: float, digits: int = 4) -> str:
+    """``0.0364 ± 0.0031``: a mean and half of its interval; the mean alone where there is no interval, or one of
+    equal values."""
+    return number(mean, digits) + (f" ± {number(half, 2)}" if half > abs(mean) * 1e-9 else "")
+
+
 @dataclass(frozen=True)
 class Table:
     """``shown`` holds the text of every cell, the first column naming the row; ``values`` the numbers behind it.
