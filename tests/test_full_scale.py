@@ -223,6 +223,68 @@ def test_at_the_end_come_study_and_benchmarks(script, monkeypatch, tmp_path, cap
     assert (tmp_path / "out" / "reports" / "README.md").read_text() == "the page"
 
 
+@pytest.fixture
+def finished(script, monkeypatch, tmp_path):
+    """What the script does once all runs are there, with commands that fail where they hold one of ``failing``: its
+    exit status and what it started."""
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr(script, "prepare", lambda experiment, machine: None)
+    monkeypatch.setattr(script, "work_through", lambda jobs, machine, out: None)
+    one = SimpleNamespace(name="e", runs=["r"], results=tmp_path / "results/e", reports=tmp_path / "reports/e")
+    for place in (one.results / "r.json", one.reports / "README.md", one.reports / "report.html"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        os.utime(place, (1000, 1000 + ("reports" in place.parts)))
+
+    def finish(*failing: str, minutes: float = 1, with_benchmarks: bool = False) -> tuple[int, list[str]]:
+        machine = script.Machine([None], 1, tmp_path / "logs", time.monotonic() + 60 * minutes, False)
+        started = []
+        machine.do = lambda command, log, gpu=None: started.append(command) or any(word in command for word in failing)
+        job = script.Job(one, SimpleNamespace(name="r"))
+        job.state = "up to date"
+        status = script.run_all([one], [job], machine, tmp_path / "out", with_benchmarks)
+        words = ("codecs", "report", "vqlib.reporting.study", "benchmarks")
+        return status, [word for command in started for word in words if word in command]
+
+    finish.experiment = one
+    return finish
+
+
+@pytest.mark.parametrize(
+    ("failing", "left"),
+    [
+        (["codecs"], "the report of e"),
+        (["report"], "the report of e"),
+        (["vqlib.reporting.study"], "the study"),
+        (["benchmarks"], "benchmarks"),
+        (["codecs", "vqlib.reporting.study"], "the report of e, the study"),
+    ],
+)
+def test_what_fails_after_the_runs_is_no_success(finished, capsys, failing, left):
+    (finished.experiment.reports / "README.md").unlink()
+    assert finished(*failing, with_benchmarks=True)[0] == 1
+    assert f"1 of 1 runs are there; not done: {left}; the same command goes on\n" in capsys.readouterr().out
+    assert finished(with_benchmarks=True) == (0, ["codecs", "report", "vqlib.reporting.study", "benchmarks"])
+
+
+def test_benchmarks_that_the_time_did_not_allow_are_left(finished):
+    assert finished(minutes=0, with_benchmarks=True) == (1, ["vqlib.reporting.study"])
+    assert finished(minutes=0) == (0, ["vqlib.reporting.study"])
+
+
+@pytest.mark.parametrize("stale", ["README.md", "report.html"])
+def test_a_report_is_drawn_again_until_it_is_newer_than_every_result(finished, stale):
+    assert finished() == (0, ["vqlib.reporting.study"])
+    os.utime(finished.experiment.reports / stale, (999, 999))
+    for _ in range(2):
+        assert finished("report") == (1, ["codecs", "report", "vqlib.reporting.study"])
+    (finished.experiment.reports / stale).touch()
+    assert finished() == (0, ["vqlib.reporting.study"])
+    (finished.experiment.results / "r.prior.csv").touch()
+    os.utime(finished.experiment.results / "r.prior.csv", (1e10, 1e10))
+    assert finished() == (0, ["codecs", "report", "vqlib.reporting.study"])
+
+
 def test_missing_packages_are_named(script, monkeypatch):
     monkeypatch.setitem(script.NEEDED, "nosuchmodule", "no-such-wheel")
     with pytest.raises(script.Problem, match="pip install no-such-wheel"):
