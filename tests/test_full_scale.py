@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -283,6 +284,48 @@ def test_a_report_is_drawn_again_until_it_is_newer_than_every_result(finished, s
     (finished.experiment.results / "r.prior.csv").touch()
     os.utime(finished.experiment.results / "r.prior.csv", (1e10, 1e10))
     assert finished() == (0, ["codecs", "report", "vqlib.reporting.study"])
+
+
+def dry_run(script, *options: str) -> int:
+    return script.main(["sample", "--device", "cpu", "--dry-run", *options])
+
+
+def refused(script, capsys, *options: str) -> str:
+    """The one line that a dry run ends with."""
+    assert dry_run(script, *options) == 2
+    told, error = capsys.readouterr()
+    assert not told and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_nothing_is_copied_onto_itself(script, capsys, tmp_path):
+    for place in (ROOT, ROOT / "results", ROOT / "runs" / "sample" / "mine", ROOT / "tools" / ".."):
+        assert "it may be any folder but the repository itself and" in refused(script, capsys, "--out", str(place))
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert f"{tmp_path / 'file'} is a file; it must be a folder" in refused(script, capsys, "--out", str(place))
+
+
+def test_an_empty_place_in_the_environment_is_none(script, monkeypatch):
+    places = []
+    monkeypatch.setattr(script, "plan", lambda *given: places.append(given[-1]) or 0)
+    for value, place in (("", "full_scale"), ("elsewhere", "elsewhere")):
+        monkeypatch.setenv("OUT", value)
+        assert dry_run(script) == 0 and places.pop() == Path(place).resolve()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--per-gpu", "0", "--per-gpu is 0; it must be a whole number from 1 to 64"),
+        ("--per-gpu", "-2", "--per-gpu is -2; it must be"),
+        ("--per-gpu", "65", "--per-gpu is 65; it must be"),
+        ("--minutes", "-5", "--minutes is -5; it must be 0 or more"),
+        ("--minutes", "nan", "--minutes is nan; it must be 0 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(script, capsys, option, value, said):
+    assert said in refused(script, capsys, f"{option}={value}")
 
 
 def test_missing_packages_are_named(script, monkeypatch):

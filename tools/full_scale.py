@@ -35,6 +35,8 @@ NEEDED = {
 }  # fmt: skip
 TO_SAVE = 600  # seconds that a run gets for its checkpoint when it is told to stop, as from vqlib.nb
 STEPS = ("train", "evaluate", "prior")  # of a run
+COPIED = ("checkpoints", "executed", "reports", "results", "runs")  # folders of the repository, to --out
+MOST_PER_GPU = 64
 
 
 class Problem(Exception):
@@ -141,6 +143,26 @@ def there(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def refuse_numbers(per_gpu: int, minutes: float | None) -> None:
+    """Raises Problem where an option is out of its range."""
+    if not 1 <= per_gpu <= MOST_PER_GPU:
+        raise Problem(f"--per-gpu is {per_gpu}; it must be a whole number from 1 to {MOST_PER_GPU}")
+    if minutes is not None and not minutes >= 0:
+        raise Problem(f"--minutes is {minutes:g}; it must be 0 or more, and without it there is no limit")
+
+
+def place_of(out: Path) -> Path:
+    """``--out`` as a whole path; raises Problem where copies would land on or in what they are made of."""
+    out = out.resolve()
+    if out == ROOT or any(out.is_relative_to((ROOT / name).resolve()) for name in COPIED):
+        raise Problem(f"--out is {out}; it may be any folder but the repository itself and those of its folders that "
+                      f"are copied there: {', '.join(COPIED)}")  # fmt: skip
+    nearest = next(place for place in (out, *out.parents) if place.exists())
+    if not nearest.is_dir():
+        raise Problem(f"--out is {out}, but {nearest} is a file; it must be a folder")
+    return out
 
 
 def slots_of(device: str, per_gpu: int) -> list[str | None]:
@@ -404,7 +426,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT")
     parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="runs at once on each GPU, or on the CPU")
     parser.add_argument("--minutes", type=float, help="stop by then; started again, it goes on")
-    parser.add_argument("--out", type=Path, default=os.environ.get("OUT", "full_scale"), help="where the results go")
+    parser.add_argument("--out", type=Path, default=os.environ.get("OUT") or "full_scale", help="where the results go")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--with", choices=("auto", "dvc", "vqlib"), default="auto", dest="choice")
     parser.add_argument("--runs", nargs="*", metavar="RUN", help="only these; else all of them")
@@ -413,6 +435,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * given.minutes if given.minutes is not None else float("inf")
     try:
+        refuse_numbers(given.per_gpu, given.minutes)
+        out = place_of(given.out)
         with_dvc = check(given.choice, given.benchmarks)
         from vqlib.errors import UserError
         from vqlib.params import load_experiment
@@ -422,11 +446,11 @@ def main(arguments: list[str] | None = None) -> int:
             chosen = [(e, e.run(name)) for e in experiments for name in (given.runs or e.runs)]
         except UserError as error:
             raise Problem(str(error)) from None
-        slots = slots_of(given.device, max(1, given.per_gpu))
+        slots = slots_of(given.device, given.per_gpu)
         if slots[0] is not None:
             one_gpu_each(experiments)
         threads = max(1, (os.cpu_count() or 1) // len(slots))
-        out, jobs = given.out.resolve(), [Job(*pair) for pair in chosen]
+        jobs = [Job(*pair) for pair in chosen]
         if given.dry_run:
             return plan(experiments, jobs, slots, with_dvc, out)
         machine = Machine(slots, threads, out / "logs", deadline, with_dvc)
