@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -86,6 +87,55 @@ def test_page_is_drawn_from_results_alone(measured):
 def test_an_unknown_part_is_one_line(tmp_path, capsys):
     assert main(["stepp", "--into", str(tmp_path), "--device", "cpu"]) == 2
     assert "'stepp' is not known; it may be one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", [-3, 0, 1025])
+def test_threads_are_a_number_of_them(tmp_path, capsys, threads):
+    assert main(["growth", "--small", "--device", "cpu", "--threads", str(threads), "--into", str(tmp_path)]) == 2
+    assert f"error: --threads is {threads}; it must be a whole number from 1 to 1,024" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("foo.json", "{}", "no part of the benchmarks is named so; move it away, or name it <part>_<device>, "),
+        ("foo_cpu.json", "{}", "no part of the benchmarks is named so"),
+        ("search_tpu.json", "{}", "no part of the benchmarks is named so"),
+        (
+            "search_cpu.json",
+            '{"part": "sea',
+            "is damaged, it is not JSON; measure it again: python -m benchmarks search",
+        ),
+        ("search_cpu.json", b"\xff", "is damaged"),
+        ("search_cpu.json", "[]", "holds no result of search on cpu; measure it again"),
+        ("search_cuda.json", '{"part": "search", "device": "cpu"}', "holds no result of search on cuda"),
+        (None, "", "has no results to draw; measure first: python -m benchmarks"),
+    ],
+)
+def test_results_that_cannot_be_drawn_are_one_line_and_no_page(tmp_path, capsys, name, content, said):
+    folder = tmp_path / "results" / "benchmarks"
+    if name:
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["--page", "--into", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {folder / (name or '')}") and said in told and told.count("\n") == 1
+    assert not (tmp_path / "reports").exists()
+
+
+def test_what_cannot_be_written_is_one_line(measured, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["search", "--small", "--device", "cpu", "--into", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'file/results/benchmarks'}: Not a directory; make it readable and writable and start "
+        "again: what was saved is kept\n"
+    )
+    shutil.copytree(measured / "results", tmp_path / "results")
+    (tmp_path / "reports").touch()
+    assert main(["--page", "--into", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'reports'}") and told.count("\n") == 1
 
 
 def test_a_step_of_several_sections_is_compared(measured):
