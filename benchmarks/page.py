@@ -1,4 +1,5 @@
-"""The page reports/benchmarks/README.md and its figures, from results/benchmarks/*.json alone."""
+"""The page reports/benchmarks/README.md and its figures, from results/benchmarks/*.json alone; params.yaml says only
+which variants are not among them."""
 
 import json
 from pathlib import Path

@@ -50,7 +50,7 @@ def results_of(folder) -> dict[str, dict]:
 def test_the_committed_page_says_what_its_results_say(tmp_path):
     """Drawn again, to the byte, as every other report (tests/test_readme.py)."""
     committed, drawn = ROOT / "reports/benchmarks", write_page(ROOT / "results/benchmarks", tmp_path)
-    assert drawn.read_text() == (committed / "README.md").read_text(), "draw it again: make bench"
+    assert drawn.read_text() == (committed / "README.md").read_text(), "draw it again: python -m benchmarks --page"
     names = [{path.name for path in folder.glob("figures/*.png")} for folder in (tmp_path, committed)]
     assert names[0] == names[1]
 
@@ -164,6 +164,17 @@ def test_a_dear_bottleneck_leaves_the_others_and_the_goal_readable(measured):
     axis = plots.bottlenecks(result).axes[0]
     shown = sorted({round(float(line.get_xdata()[0]), 6) for line in axis.lines})
     assert axis.get_xscale() == "log" and shown == [0.4, 4, 7, 120]
+
+
+def test_variants_that_were_not_measured_are_named(monkeypatch):
+    result = json.loads((ROOT / "results/benchmarks/bottlenecks_cpu.json").read_text())
+    measured = list(result["steps"][0]["seconds"])
+    monkeypatch.setattr(sections, "load_variants", lambda: dict.fromkeys([*measured, "newer", "newest"]), raising=False)
+    text = sections.bottlenecks(result)[0]
+    assert f"Whole training steps of {len(measured)} variants, in turns" in text and "every variant" not in text
+    assert "variants that params.yaml has now, not measured: `newer`, `newest`.\n" in text
+    monkeypatch.setattr(sections, "load_variants", lambda: dict.fromkeys(measured))
+    assert "not measured" not in sections.bottlenecks(result)[0]
 
 
 @pytest.mark.parametrize(("current", "said"), [(True, "it is 2.50 s: met"), (False, "it is 2.50 s: **not judged**")])
