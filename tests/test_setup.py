@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+import vqlib
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -95,6 +97,12 @@ def test_lock_fits_every_requirement_of_pyproject():
         Requirement, [*project["dependencies"], *project["optional-dependencies"]["test"], *backend]
     ):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_citation_has_the_version_of_the_package():
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "vqlib.__version__"
+    cited = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == vqlib.__version__
 
 
 def test_lock_says_which_pythons_it_is_for_and_the_package_takes_them():
