@@ -51,6 +51,11 @@ def altered(**methods):
     return type("Altered", (Rounded,), methods)
 
 
+def apart(**methods):
+    """Altered, with a forward that does not go through what is altered."""
+    return altered(forward=lambda self, z_e: Rounded().forward(z_e), **methods)
+
+
 def of_forward(change):
     return altered(forward=lambda self, z_e: change(*Rounded.forward(self, z_e)))
 
@@ -58,6 +63,10 @@ def of_forward(change):
 def reads_a_value(self):
     Rounded.__init__(self)
     self.start = self.scale.item()
+
+
+def begins_without_steps(self):
+    pass
 
 
 BROKEN = {
@@ -82,6 +91,24 @@ BROKEN = {
         "forward in training on latents of (3, 8, 5, 2) gives numbers that are not finite"),
     "no gradient": (of_forward(lambda z, losses, indices: (z.detach(), losses, indices)), "and none arrives"),
     "values": (altered(__init__=reads_a_value), "__init__ must work without values"),
+    "two of forward": (of_forward(lambda z, losses, indices: (z, losses)),
+                       "forward on latents of (3, 8, 2, 3) must give z, losses and indices, not tuple of 2"),
+    "z alone": (of_forward(lambda z, losses, indices: z), "must give z, losses and indices, not torch.float32 of (3, "),
+    "losses None": (of_forward(lambda z, losses, indices: (z, None, indices)), "must be a dict, not NoneType"),
+    "losses list": (of_forward(lambda z, losses, indices: (z, [z.mean()], indices)), "must be a dict, not list of 1"),
+    "a number as name": (of_forward(lambda z, losses, indices: (z, {1: z.mean()}, indices)), "1 may not name a loss"),
+    "one of compress": (apart(compress=lambda self, z_e: Rounded.compress(self, z_e)[0]),
+                        "must give indices and continuous, not torch.int64 of (3, 2, 3, 8)"),
+    "list of indices": (of_forward(lambda z, losses, indices: (z, losses, indices.tolist())),
+                        "must be int64 of (B, h, w) or (B, h, w, Q), not list of 3"),
+    "one alphabet": (altered(alphabets=16), "alphabets must be a tuple of whole numbers, each above 0, not 16"),
+    "half a symbol": (altered(alphabets=(2.5,) * D), "alphabets must be a tuple of whole numbers, each above 0, not ("),
+    "begin": (altered(begin=begins_without_steps), "begins_without_steps() takes 1 positional argument but 2 were"),
+    "forward": (altered(forward=begins_without_steps), "takes 1 positional argument but 2 were"),
+    "continuous": (altered(compress=lambda self, z_e: (Rounded.compress(self, z_e)[0], z_e.mean())),
+                   "continuous must be None or floats"),
+    "double": (apart(decompress=lambda self, indices, _: Rounded.decompress(self, indices, _).double()),
+               "decompress must give back what forward lets through"),
 }  # fmt: skip
 
 
