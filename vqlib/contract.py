@@ -7,6 +7,7 @@ and whether the encoder learns from what the decoder sees.
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from vqlib.params import Network, Variant
 GRIDS = ((2, 3), (5, 2))  # latents of these sizes are tried; evaluation and priors try others than the images' too
 IMAGES, STEPS = 3, 4
 TORCH = Path(torch.__file__).parent
+# Columns of the log (vqlib.training) that no statistic may replace, beside the losses.
+LOGGED = {"step", "epoch", "split", "recon_loss", "recon_loss_max", "grad_norm", "grad_norm_max", "perplexity"}
 
 
 def check_bottleneck(network: Network, variant: Variant) -> None:
@@ -46,7 +49,7 @@ def check_bottleneck(network: Network, variant: Variant) -> None:
         for grid in GRIDS:
             with torch.no_grad():
                 _check_on(bottleneck, torch.randn(IMAGES, network.width, *grid), holds)
-        _check_training(model, network.width, holds)
+        _check_statistics(bottleneck, _check_training(model, network.width, holds), holds)
         try:
             with torch.device("meta"):
                 make_model(network, variant)
@@ -72,16 +75,21 @@ def _errors_in_one_line(file: str) -> Iterator[None]:
         raise ParameterError(f"{where}: {type(error).__name__}: {said}") from error
 
 
-def _check_training(model: nn.Module, width: int, holds: Callable[[bool, str], None]) -> None:
+def _check_training(model: nn.Module, width: int, holds: Callable[[bool, str], None]) -> set[str]:
     """In training the decoder's gradient must reach the encoder, in one of a few steps: a warm-up may hold it back. The
-    model is begun and left in training mode."""
+    model is begun and left in training mode.
+
+    Returns:
+        The names of its losses.
+    """
     bottleneck = model.train().bottleneck
     bottleneck.begin(STEPS)
-    reached = False
+    reached, names = False, set()
     for _ in range(STEPS):
         start = torch.randn(IMAGES, width, *GRIDS[-1], requires_grad=True)
         z_e = start * 1.0  # as the encoder's output is: no leaf
-        z, _, _ = _forward(bottleneck, z_e, f"in training on latents of {tuple(z_e.shape)}", holds)
+        z, losses, _ = _forward(bottleneck, z_e, f"in training on latents of {tuple(z_e.shape)}", holds)
+        names |= losses.keys()
         if z.requires_grad:
             found = torch.autograd.grad((z * torch.randn_like(z)).sum(), start, allow_unused=True)[0]
             reached = reached or found is not None
@@ -89,6 +97,21 @@ def _check_training(model: nn.Module, width: int, holds: Callable[[bool, str], N
         reached,
         "forward must let the decoder's gradient through to z_e in training, and none arrives (see straight_through)",
     )
+    return names
+
+
+def _check_statistics(bottleneck: nn.Module, losses: set[str], holds: Callable[[bool, str], None]) -> None:
+    """Single numbers under names of their own, whether or not codes were counted."""
+    counted = [torch.ones(size, dtype=torch.int64) for size in bottleneck.alphabets[:1]]
+    for counts in (*counted, None):
+        tried = f"statistics({'counts' if counts is not None else None})"
+        found = bottleneck.statistics(counts)
+        holds(isinstance(found, dict), f"{tried} must give a dict, not {_said(found)}")
+        for name, value in found.items():
+            holds(isinstance(name, str) and name not in LOGGED | losses,
+                  f"{name!r} may not name a statistic: it must be text, and no other column of the log")  # fmt: skip
+            single = isinstance(value, Tensor) and value.dim() == 0 and not value.is_complex()
+            holds(single or isinstance(value, Real), f"{name} of {tried} must be one number, not {_said(value)}")
 
 
 def _forward(

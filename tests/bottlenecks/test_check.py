@@ -5,10 +5,12 @@ import torch
 from support import NETWORK, VARIANTS
 
 from vqlib.bottlenecks import BottleneckBase
-from vqlib.contract import check_bottleneck
+from vqlib.contract import LOGGED, check_bottleneck
 from vqlib.errors import ParameterError
+from vqlib.model import make_model
 from vqlib.params import ROOT
 from vqlib.quantize import straight_through
+from vqlib.training import Interval
 
 D = NETWORK.width
 
@@ -109,6 +111,17 @@ BROKEN = {
                    "continuous must be None or floats"),
     "double": (apart(decompress=lambda self, indices, _: Rounded.decompress(self, indices, _).double()),
                "decompress must give back what forward lets through"),
+    "no statistics": (altered(statistics=lambda self, counts: None), "statistics(counts) must give a dict, not "),
+    "statistics without counts": (altered(statistics=lambda self, counts: None if counts is None else {}),
+                                  "statistics(None) must give a dict, not NoneType"),
+    "a statistic a code": (altered(statistics=lambda self, counts: {"used": counts}),
+                           "used of statistics(counts) must be one number, not torch.int64 of (3,)"),
+    "text": (altered(statistics=lambda self, counts: {"used": "3"}), "must be one number, not str"),
+    "complex": (altered(statistics=lambda self, counts: {"used": torch.tensor(1j)}), "must be one number, not torch.c"),
+    "a number for a statistic": (altered(statistics=lambda self, counts: {3: 1.0}), "3 may not name a statistic"),
+    "the error": (altered(statistics=lambda self, counts: {"recon_loss": 99}), "'recon_loss' may not name a statistic"),
+    "the step": (altered(statistics=lambda self, counts: {"step": 1}), "'step' may not name a statistic"),
+    "a loss": (altered(statistics=lambda self, counts: {"size_loss": 1.0}), "'size_loss' may not name a statistic"),
 }  # fmt: skip
 
 
@@ -149,6 +162,7 @@ ODD = {
         forward=lambda self, z_e: (straight_through(z_e - z_e.mean(1, True), Rounded.forward(self, z_e)[0].detach()),
                                    *Rounded.forward(self, z_e)[1:])),
     "a warm-up": altered(forward=warms_up),
+    "statistics of Python": altered(statistics=lambda self, counts: {"used": 3, "share": torch.tensor(3).numpy() / 8}),
     "in place": altered(forward=works_in_place),
 }  # fmt: skip
 
@@ -200,6 +214,14 @@ def test_an_error_in_the_bottlenecks_file_names_its_line(monkeypatch, slip):
     with pytest.raises(ParameterError) as caught:
         check_bottleneck(NETWORK, VARIANTS["vq"])
     assert str(caught.value).startswith(f"vqlib/bottlenecks/vq.py{said}")
+
+
+def test_no_statistic_may_replace_a_column_that_the_loop_writes():
+    model = make_model(NETWORK, VARIANTS["identity"])
+    interval = Interval(model, torch.device("cpu"))
+    losses = model(torch.rand(1, 3, 8, 8)).losses
+    interval.add(1, losses, torch.tensor(1.0), None)
+    assert {"step", "epoch", "split", "perplexity", *interval.means(model)} == LOGGED | losses.keys()
 
 
 def test_an_option_out_of_its_range_is_named():
