@@ -188,6 +188,23 @@ def test_targets_run_the_python_of_the_environment_whatever_the_user_has_set(clo
     assert result.asked == [f"{clone.folder}/.venv/bin/python PYTHONPATH=none"]
 
 
+@pytest.mark.parametrize("name", ["a clone", "another's clone"])
+def test_targets_do_not_look_for_python_in_the_path(tmp_path, name):
+    """make 3.81 of macOS runs simple recipes with the PATH it was started with: here, one that exports none."""
+    clone = Clone(tmp_path / name)
+    makefile = clone.folder / "Makefile"
+    makefile.write_text(re.sub("(?m)^export PATH .*$", "", makefile.read_text()))
+    for file in (".git", "params.yaml", "dvc.yaml"):
+        (clone.folder / file).touch()
+    for wrong in ("python", "python3"):
+        (tmp_path / wrong).symlink_to(shutil.which("false"))
+    clone.make(".venv")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    for target in ("repro", "repro RUN=vq-0", "study", "tour", "test", "bench", "faults", "lab", "lint"):
+        result = clone.make(*target.split(), PATH=path)
+        assert result.returncode == 0, (target, result.stderr)
+
+
 def test_repro_outside_a_git_clone_says_so_before_anything_is_installed(clone):
     result = clone.make("repro")
     assert result.stderr.startswith("vqlib: this folder is no git clone")
