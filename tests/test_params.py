@@ -406,13 +406,16 @@ MISFITS = [
     ("self, sizes: list[int]", "sizes: [1, 0.5]", "vq.sizes.1 is 0.5; it must be an integer"),
     ("self, sizes: list[int] | None", "sizes: [1, x]", "vq.sizes is [1, 'x']; it must be a list, each value an integer "
                                                        "or null"),
+    ("self, scale: Optional[float]", "scale: abc", "vq.scale is 'abc'; it must be a number or null"),
+    ("self, kind: Literal['a', 'b']", "kind: c", "vq.kind is 'c'; it must be"),
+    ("self, kind: typing.Literal['a'] | None", "kind: c", "vq.kind is 'c'; it must be"),
     ("self, more: dict", "more: 3", "vq.more is 3; it must be a mapping"),
     ("self, num_embeddings, embedding_dim, /, a=3", "a: 1",
      "toy.py, line 2: num_embeddings is by position only; it must stand after the /, since all are given by name"),
     ("self, embedding_dim, /, a=3", "a: 1", "toy.py, line 2: embedding_dim is by position only"),
     ("self, a: Tensor", "a: 1", "toy.py, line 2: a is annotated Tensor; it may be bool, int, float, str, list, "),
     ("self, a: list[list[int]] | None = None", "a: 1", "a is annotated list[list[int]] | None; it may be bool, int,"),
-    ("self, a: 'no annotation'", "a: 1", "toy.py, line 2: a is annotated no annotation; it may be bool, int,"),
+    ("self, a: 'no annotation'", "a: 1", "toy.py, line 2: a is annotated 'no annotation'; it may be bool, int,"),
 ]  # fmt: skip
 
 

@@ -319,16 +319,30 @@ def constructor_arguments(file: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def _kind(argument: ast.arg, file: Path) -> Any:
-    """The type of an argument from its annotation, which may be one of ``KINDS``, several of them or none."""
-    if argument.annotation is None:
+    """The type of an argument from its annotation, which may be one of ``KINDS``, several of them, values or none."""
+    node = argument.annotation
+    if node is None:
         return Any
-    quoted = isinstance(argument.annotation, ast.Constant) and isinstance(argument.annotation.value, str)
-    text = " ".join((argument.annotation.value if quoted else ast.unparse(argument.annotation)).split())
     try:
-        return Union[tuple(KINDS[part.strip()] for part in text.split("|"))]  # noqa: UP007
-    except KeyError:
-        raise ParameterError(f"{file}, line {argument.lineno}: {argument.arg} is annotated {text}; it may be "
-                             f"{', '.join(KINDS)}, several of them with | between, or nothing") from None  # fmt: skip
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node = ast.parse(node.value, mode="eval").body
+        return _annotated(node)
+    except (KeyError, SyntaxError, ValueError):
+        raise ParameterError(f"{file}, line {argument.lineno}: {argument.arg} is annotated {ast.unparse(node)}; it may "
+                             f"be {', '.join(KINDS)}, several of them with | between, Optional of one, Literal of "
+                             "values, or nothing") from None  # fmt: skip
+
+
+def _annotated(node: ast.expr) -> Any:
+    match node:
+        case ast.BinOp(op=ast.BitOr()):
+            return Union[_annotated(node.left), _annotated(node.right)]  # noqa: UP007
+        case ast.Subscript(value=ast.Name("Optional") | ast.Attribute(attr="Optional")):
+            return Union[_annotated(node.slice), None]  # noqa: UP007
+        case ast.Subscript(value=ast.Name("Literal") | ast.Attribute(attr="Literal")):
+            values = ast.literal_eval(node.slice)
+            return Literal[values]
+    return KINDS[ast.unparse(node)]
 
 
 def _build(kind: type[_Section], values: dict, where: str) -> Any:
