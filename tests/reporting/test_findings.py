@@ -72,6 +72,7 @@ def test_findings_take_their_numbers_from_the_results(root):
         ("{{ vq.provenance.hardware }}", "is not a number of the variant vq"),
         ("{{ vq-0.test.mse % 2 }}", "must be one value, or two around one of / * + -"),
         ("{{ vq-0.test.mse / 0 }}", "divides by zero"),
+        ("{{ 1e400 }}", "is not finite"),
         ("{{ C2.verdikt }}", "C2.verdikt is not a number of that verdict; did you mean 'verdict'"),
         ("{{ vq-0.run + 1 }}", "calculates with text"),
         ("{{ vq-0.test.mse | 12 }}", "must have a number of digits after the bar: 1 2 3 4 5 6"),

@@ -26,7 +26,7 @@ from vqlib.reporting.exhibits import FOR_THE_FILE, all_exhibits
 from vqlib.reporting.html import to_html
 from vqlib.reporting.report import report_markdown, single_values, write_report
 from vqlib.reporting.results import load_results
-from vqlib.reporting.tables import number
+from vqlib.reporting.tables import Table, number
 
 
 @pytest.fixture
@@ -245,6 +245,20 @@ def test_a_text_cannot_show_an_image_from_elsewhere():
 )  # fmt: skip
 def test_a_number_has_four_significant_digits(value, text):
     assert number(value) == text
+
+
+def test_cells_keep_their_place_in_every_form_of_a_table():
+    shown = pd.DataFrame({"of": ["a | b"], "value": ["{x} ≤ “y”"]})
+    table = Table(shown, shown)
+    assert table.markdown().splitlines()[-1] == "| a \\| b | {x} ≤ “y” |"
+    assert r"a | b & \{x\} $\le$ ``y'' \\" in table.latex()
+    assert number(np.int64(12345)) == "12,345"
+
+
+def test_committed_tables_for_latex_are_ascii():
+    files = sorted((ROOT / "reports").rglob("*.tex"))
+    assert files
+    assert {file.name: bad for file in files if (bad := re.findall(r"[^\x00-\x7f]", file.read_text()))} == {}
 
 
 def test_what_differs_from_the_paper_is_named(root):

@@ -6,6 +6,7 @@ import numpy as np
 
 from vqlib.reporting.families import family, has_codebook
 from vqlib.reporting.judging import (
+    ENOUGH,
     NOT_REPRODUCED,
     OPEN,
     PAPER_STEPS,
@@ -22,7 +23,7 @@ from vqlib.reporting.judging import (
     tendency,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import ENOUGH, Ratio, ratio
+from vqlib.reporting.statistics import Ratio, ratio
 from vqlib.reporting.tables import number, with_interval
 
 HALF, TENDENCY = 0.5, (0.4, 0.6)  # a single seed has to leave room for its scatter

@@ -112,9 +112,12 @@ def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
 
     def read(word: str) -> float | int | str:
         try:
-            return float(word)
+            value = float(word)
         except ValueError:
             return look_up(word)
+        if not math.isfinite(value):
+            raise ReportError(f"{where}: {placeholder}: {word} is not finite")
+        return value
 
     words = expression.split()
     if len(words) == 1:

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vqlib.reporting.figures import by_family, log_axis
+from vqlib.reporting.statistics import BURST, PEAK
 from vqlib.reporting.style import WIDTH, marker, styled
 from vqlib.reporting.tables import number
 
@@ -163,12 +164,12 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
         table: columns variant, rise, burst, least_used_norm and late_peaks, a row per run.
     """
     panels = {
-        "rise": "worst step of the second half\nover a typical one (peak: above 3)",
-        "burst": "highest gradient norm over its\ninterval's mean (burst: above 10)",
+        "rise": f"worst step of the second half\nover a typical one (peak: above {PEAK:g})",
+        "burst": f"highest gradient norm over its\ninterval's mean (burst: above {BURST:g})",
         "least_used_norm": "least norm of a code in use\nafter a tenth of training",
     }
     panels = {column: label for column, label in panels.items() if table[column].notna().any()}
-    limits = {"rise": 3, "burst": 10}
+    limits = {"rise": PEAK, "burst": BURST}
     models = list(dict.fromkeys(table["variant"]))
     figure = Figure(figsize=(WIDTH, 0.9 + 0.2 * len(models)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
