@@ -68,9 +68,9 @@ def test_the_committed_files_are_counted_and_not_listed(root, capsys):
 @pytest.mark.parametrize(
     ("error", "status", "row"),
     [
-        (0.0696, 0, "vq-0 test MSE 0.02000 0.06960 +248.00 % 248.41 % as seeds differ"),
-        (0.0698, 1, "vq-0 test MSE 0.02000 0.06980 +249.00 % 248.41 % more than seeds differ"),
-        (0.02, 0, "vq-0 test MSE 0.02000 0.02000 +0.00 % 248.41 % the same"),
+        (0.0796, 0, "vq-0 test MSE 0.02000 0.07960 +298.00 % 0.03000 ± 0.050 as seeds differ"),
+        (0.0798, 1, "vq-0 test MSE 0.02000 0.07980 +299.00 % 0.03000 ± 0.050 more than seeds differ"),
+        (0.02, 0, "vq-0 test MSE 0.02000 0.02000 +0.00 % 0.03000 ± 0.050 the same"),
     ],
 )
 def test_a_difference_is_held_against_what_seeds_differ_by(root, capsys, error, status, row):
@@ -113,10 +113,9 @@ def test_measured_bits_stand_beside_each_other_with_8_bit_numbers_too(root, caps
 
 
 def test_one_unit_of_the_last_digit_is_never_more_than_seeds_differ_by():
-    assert compare.judged(0.5241, 0.5242, half=0.0) == compare.AS_SEEDS
-    assert compare.judged(0.5241, 0.5243, half=0.0) == compare.MORE
-    assert compare.judged(9.999, 10.0, half=0.0) == compare.AS_SEEDS
-    assert compare.judged(9.999, 10.02, half=0.0) == compare.MORE
+    for old, new, said in ((0.5241, 0.5242, compare.AS_SEEDS), (0.5241, 0.5243, compare.MORE),
+                           (9.999, 10.0, compare.AS_SEEDS), (9.999, 10.02, compare.MORE)):  # fmt: skip
+        assert compare.judged(old, new, mean=old, half=0.0) == said
 
 
 def test_it_says_what_the_results_were_made_with_once_for_all_runs(root, capsys):

@@ -1,6 +1,6 @@
 """Whether results that were made again agree with the committed ones: ``python -m vqlib.compare sample``.
 
-Another machine gives other last digits. A difference is held against what seeds differ by: half the 95 % prediction
+Another machine gives other last digits. What it gives is held against what seeds differ by: the 95 % prediction
 interval of a further seed, from the committed runs of the same variant and learning rate. Priors and codecs are not
 compared.
 """
@@ -145,15 +145,15 @@ def comparison(experiment: Experiment, before: dict[str, dict], now: dict[str, d
                 value for one in seeds(experiment, run, before) if (value := _value(read(before[one]))) is not None
             ]
             half = half_prediction_interval(np.array(of_seeds))
-            verdict = judged(old, new, half)
+            mean = float(np.mean(of_seeds)) if of_seeds else math.nan
+            verdict = judged(old, new, mean, half)
             difference = (new - old) / abs(old) if old and new is not None else math.nan
-            spread = half / abs(old) if old else math.nan
             told = f"{verdict}: {counted(len(of_seeds), 'seed')}" if verdict == UNJUDGED else verdict
-            values.append([run, name, old, new, difference, spread, verdict])
-            shown.append([title, name, number(old, DIGITS), number(new, DIGITS), _percent(difference, "+"),
-                          _percent(spread, ""), told])  # fmt: skip
+            values.append([run, name, old, new, difference, half, verdict])
+            further = NOTHING if math.isnan(half) else f"{number(mean, DIGITS)} ± {number(half, 2)}"
+            shown.append([title, name, number(old, DIGITS), number(new, DIGITS), _percent(difference), further, told])
             title = ""
-    columns = ["run", "number", "committed", "here", "difference", "further seed ±", "verdict"]
+    columns = ["run", "number", "committed", "here", "difference", "a further seed", "verdict"]
     return Table(pd.DataFrame(shown, columns=columns), pd.DataFrame(values, columns=columns))
 
 
@@ -173,8 +173,9 @@ def half_prediction_interval(values: np.ndarray) -> float:
     return float(stdtrit(count - 1, 0.975) * values.std(ddof=1) * math.sqrt(1 + 1 / count))
 
 
-def judged(old: float | None, new: float | None, half: float) -> str:
-    """What the difference is beside ``half``; one unit of the last digit is never more than seeds differ by."""
+def judged(old: float | None, new: float | None, mean: float, half: float) -> str:
+    """Whether ``new`` lies within ``half`` of the seeds' mean; one unit of the last digit is never more than seeds
+    differ by."""
     if old is None or new is None:
         return ONE_SIDE
     if old == new:
@@ -182,7 +183,7 @@ def judged(old: float | None, new: float | None, half: float) -> str:
     if math.isnan(half):
         return UNJUDGED
     unit = 10.0 ** (math.floor(math.log10(max(abs(old), abs(new)))) - DIGITS + 1)
-    return AS_SEEDS if abs(new - old) <= max(half, unit * (1 + 1e-6)) else MORE
+    return AS_SEEDS if abs(new - mean) <= half or abs(new - old) <= unit * (1 + 1e-6) else MORE
 
 
 def provenance(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
@@ -233,8 +234,8 @@ def _value(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _percent(value: float, sign: str) -> str:
-    return NOTHING if math.isnan(value) else f"{100 * value:{sign}.2f} %"
+def _percent(value: float) -> str:
+    return NOTHING if math.isnan(value) else f"{100 * value:+.2f} %"
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess:
