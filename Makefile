@@ -10,6 +10,10 @@ experiments = sample $(patsubst experiments/%/params.yaml,%,$(wildcard experimen
 # JupyterLab asks nobody outside for news or newer versions, and not whether it may.
 quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
+# Named by its path: a recipe that needs no shell is run by make itself, which in macOS's make 3.81 looks for `python` in
+# the PATH that it was started with.
+python := '$(subst ','\'',$(CURDIR))/.venv/bin/python'
+
 # What the user's shell has set must not reach the stages: their `python` is the one of .venv, and only that.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -39,43 +43,43 @@ help:
 	@echo 'PYTHON=python3.12 after any of them chooses the Python that .venv is made with.'
 
 repro: checked .venv
-	@python -m vqlib check '$(EXPERIMENT)' $(RUN)
+	@$(python) -m vqlib check '$(EXPERIMENT)' $(RUN)
 	@test -f '$(pipeline)' || cp dvc.yaml '$(pipeline)'  # one text for all; committed with an experiment's first results
 ifdef RUN
-	python -m dvc repro '$(pipeline):evaluate@$(RUN)'
-	python -m dvc repro -s '$(pipeline):report'  # of the results as they are
+	$(python) -m dvc repro '$(pipeline):evaluate@$(RUN)'
+	$(python) -m dvc repro -s '$(pipeline):report'  # of the results as they are
 else
-	python -m dvc repro '$(pipeline)'
+	$(python) -m dvc repro '$(pipeline)'
 endif
 	@echo 'The report: reports/$(EXPERIMENT)/report.html'
 
 study: .venv
-	@python -m vqlib check
-	python -m dvc repro -s reports/dvc.yaml:study  # the results as they are: no run is made anew
-	python -m vqlib.reporting.study --readme
+	@$(python) -m vqlib check
+	$(python) -m dvc repro -s reports/dvc.yaml:study  # the results as they are: no run is made anew
+	$(python) -m vqlib.reporting.study --readme
 
 tour: .venv
-	@python -m vqlib check
-	python -m dvc repro reports/dvc.yaml:tour
+	@$(python) -m vqlib check
+	$(python) -m dvc repro reports/dvc.yaml:tour
 
 test: .venv  # a file's tests stay in one process and in their order
-	python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(python) -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv
-	python -m benchmarks $(ARGS)
+	$(python) -m benchmarks $(ARGS)
 
 faults: .venv
-	python -m pytest -n logical --maxprocesses 8 --dist loadfile tests/faults -m 'faults or not faults' \
+	$(python) -m pytest -n logical --maxprocesses 8 --dist loadfile tests/faults -m 'faults or not faults' \
 		--faults-table=reports/faults/README.md $(ARGS)
 
 lab: .venv
 	@mkdir -p .venv/share/jupyter/lab/settings
 	@printf '%s\n' '$(quiet)' > .venv/share/jupyter/lab/settings/overrides.json
-	python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+	$(python) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 lint: .venv
-	python -m ruff check $(ARGS)
-	python -m ruff format $(if $(filter --fix,$(ARGS)),,--check)
+	$(python) -m ruff check $(ARGS)
+	$(python) -m ruff format $(if $(filter --fix,$(ARGS)),,--check)
 
 lock:
 	$(or $(PYTHON),python3) tools/lock.py $(ARGS)

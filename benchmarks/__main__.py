@@ -8,10 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from vqlib.errors import UserError
+from vqlib.errors import ParameterError, UserError
+from vqlib.files import in_one_line
 from vqlib.params import ROOT, load_experiment
 
 PARTS = ("step", "bottlenecks", "search", "around", "growth", "prior_sampling")
+MOST_THREADS = 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,15 +32,20 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if unknown := set(given.parts) - set(PARTS):
             raise UserError(f"part {min(unknown)!r} is not known; it may be one of {', '.join(PARTS)}")
+        if given.threads is not None and not 1 <= given.threads <= MOST_THREADS:
+            raise ParameterError(f"--threads is {given.threads}; it must be a whole number from 1 to {MOST_THREADS:,}, "
+                                 "and without it all are used")  # fmt: skip
         load_experiment(given.experiment)  # a mistake in its name ends here
         from benchmarks.page import write_page
         from benchmarks.run import write_part
 
         results = given.into / "results" / "benchmarks"
-        for part in () if given.page else given.parts or PARTS:
-            print(f"{part} ...", file=sys.stderr, flush=True)
-            write_part(results, part, given.device, given.threads, given.small, given.experiment)
-        print(write_page(results, given.into / "reports" / "benchmarks"))
+        with in_one_line(given.into):
+            for part in () if given.page else given.parts or PARTS:
+                results.mkdir(parents=True, exist_ok=True)  # or an end before it has measured for minutes
+                print(f"{part} ...", file=sys.stderr, flush=True)
+                write_part(results, part, given.device, given.threads, given.small, given.experiment)
+            print(write_page(results, given.into / "reports" / "benchmarks"))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

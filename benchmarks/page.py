@@ -1,4 +1,5 @@
-"""The page reports/benchmarks/README.md and its figures, from results/benchmarks/*.json alone."""
+"""The page reports/benchmarks/README.md and its figures, from results/benchmarks/*.json alone; params.yaml says only
+which variants are not among them."""
 
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 from benchmarks import sections
 from benchmarks.measure import setting
 from benchmarks.text import middle
+from vqlib.errors import ReportError
 from vqlib.files import write_atomically
 from vqlib.reporting.style import image_bytes
 from vqlib.reporting.tables import number
@@ -28,17 +30,38 @@ Results = dict[tuple[str, str], dict[str, Any]]  # by (part, device)
 
 
 def write_page(results: Path, into: Path) -> Path:
-    """Draw everything that there are results for; returns the page's path."""
-    found: Results = {}
-    for file in sorted(results.glob("*.json")):
-        part, device = file.stem.rsplit("_", 1)
-        found[part, device] = json.loads(file.read_text())
-    text, figures = page(found)
+    """Draw everything that there are results for; returns the page's path.
+
+    Raises:
+        ReportError: there are none, or a file is damaged or no result.
+    """
+    text, figures = page(load(results))
     for name, figure in figures.items():
         for kind in ("png", "pdf"):
             write_atomically(into / "figures" / f"{name}.{kind}", image_bytes(figure, kind))
     write_atomically(into / "README.md", text.encode())
     return into / "README.md"
+
+
+def load(results: Path) -> Results:
+    """Every result of the folder."""
+    found: Results = {}
+    for file in sorted(results.glob("*.json")):
+        part, _, device = file.stem.rpartition("_")
+        if part not in TITLES or device not in DEVICES:
+            may_be = f"<part>_<device>, parts being {', '.join(TITLES)}, devices {', '.join(DEVICES)}"
+            raise ReportError(f"{file}: no part of the benchmarks is named so; move it away, or name it {may_be}")
+        again = f"measure it again: python -m benchmarks {part} --device {device}"
+        try:
+            result = json.loads(file.read_text())
+        except ValueError:
+            raise ReportError(f"{file} is damaged, it is not JSON; {again}") from None
+        if not isinstance(result, dict) or (result.get("part"), result.get("device")) != (part, device):
+            raise ReportError(f"{file} holds no result of {part} on {device}; {again}")
+        found[part, device] = result
+    if not found:
+        raise ReportError(f"{results} has no results to draw; measure first: python -m benchmarks")
+    return found
 
 
 def page(found: Results) -> tuple[str, dict]:

@@ -35,7 +35,7 @@ def write_part(
         UserError: no such device, or the images of ``experiment`` are not there.
     """
     device = pick_device(device_name)
-    if threads:
+    if threads is not None:
         torch.set_num_threads(threads)
     command = f"python -m benchmarks {part} --device {device.type} --threads {torch.get_num_threads()}"
     start = time.perf_counter()

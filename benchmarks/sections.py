@@ -3,6 +3,7 @@
 from benchmarks import plots
 from benchmarks.measure import PAPER_STEPS
 from benchmarks.text import duration, effect, megabytes, middle, size_of, table, verdict
+from vqlib.params import load_variants
 from vqlib.quantize import SEARCH_BUDGET
 from vqlib.reporting.tables import number
 
@@ -81,14 +82,16 @@ def _errors(errors: dict) -> str:
 
 
 def bottlenecks(result: dict) -> tuple[str, dict]:
-    reference = result["reference"]
+    reference, measured = result["reference"], list(result["steps"][0]["seconds"])
     text = (
-        f"Whole training steps of every variant in params.yaml, in turns, as differences to `{reference}` in the same "
+        f"Whole training steps of {len(measured)} variants, in turns, as differences to `{reference}` in the same "
         "round (the median of those, not the difference of the medians); no number where its quartiles are wider than "
         "itself. And the bottleneck alone, forward and backward, on random latents, in percent of the step of `vq`, "
         "which is the finer measure: differences of a percent between whole steps drown in the noise of a shared "
         "machine.\n"
     )
+    if lacking := [f"`{name}`" for name in load_variants() if name not in measured]:
+        text += f"\nOf the variants that params.yaml has now, not measured: {', '.join(lacking)}.\n"
     head = ["variant", "step", f"over {reference} (quartiles)", "alone", "of vq's step", "over vq, of its step"]
     for steps, alone in zip(result["steps"], result["alone"], strict=True):
         base, of_vq = steps["seconds"][reference], middle(steps["seconds"]["vq"])

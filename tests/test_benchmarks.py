@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -49,7 +50,7 @@ def results_of(folder) -> dict[str, dict]:
 def test_the_committed_page_says_what_its_results_say(tmp_path):
     """Drawn again, to the byte, as every other report (tests/test_readme.py)."""
     committed, drawn = ROOT / "reports/benchmarks", write_page(ROOT / "results/benchmarks", tmp_path)
-    assert drawn.read_text() == (committed / "README.md").read_text(), "draw it again: make bench"
+    assert drawn.read_text() == (committed / "README.md").read_text(), "draw it again: python -m benchmarks --page"
     names = [{path.name for path in folder.glob("figures/*.png")} for folder in (tmp_path, committed)]
     assert names[0] == names[1]
 
@@ -88,6 +89,55 @@ def test_an_unknown_part_is_one_line(tmp_path, capsys):
     assert "'stepp' is not known; it may be one of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("threads", [-3, 0, 1025])
+def test_threads_are_a_number_of_them(tmp_path, capsys, threads):
+    assert main(["growth", "--small", "--device", "cpu", "--threads", str(threads), "--into", str(tmp_path)]) == 2
+    assert f"error: --threads is {threads}; it must be a whole number from 1 to 1,024" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("foo.json", "{}", "no part of the benchmarks is named so; move it away, or name it <part>_<device>, "),
+        ("foo_cpu.json", "{}", "no part of the benchmarks is named so"),
+        ("search_tpu.json", "{}", "no part of the benchmarks is named so"),
+        (
+            "search_cpu.json",
+            '{"part": "sea',
+            "is damaged, it is not JSON; measure it again: python -m benchmarks search",
+        ),
+        ("search_cpu.json", b"\xff", "is damaged"),
+        ("search_cpu.json", "[]", "holds no result of search on cpu; measure it again"),
+        ("search_cuda.json", '{"part": "search", "device": "cpu"}', "holds no result of search on cuda"),
+        (None, "", "has no results to draw; measure first: python -m benchmarks"),
+    ],
+)
+def test_results_that_cannot_be_drawn_are_one_line_and_no_page(tmp_path, capsys, name, content, said):
+    folder = tmp_path / "results" / "benchmarks"
+    if name:
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["--page", "--into", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {folder / (name or '')}") and said in told and told.count("\n") == 1
+    assert not (tmp_path / "reports").exists()
+
+
+def test_what_cannot_be_written_is_one_line(measured, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["search", "--small", "--device", "cpu", "--into", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'file/results/benchmarks'}: Not a directory; make it readable and writable and start "
+        "again: what was saved is kept\n"
+    )
+    shutil.copytree(measured / "results", tmp_path / "results")
+    (tmp_path / "reports").touch()
+    assert main(["--page", "--into", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / 'reports'}") and told.count("\n") == 1
+
+
 def test_a_step_of_several_sections_is_compared(measured):
     """The page says how far apart the same step is from one section to another."""
     paper = {**measure.setting(), "seconds": {"ours": [2.0], "vq": [3.0]}}
@@ -114,6 +164,17 @@ def test_a_dear_bottleneck_leaves_the_others_and_the_goal_readable(measured):
     axis = plots.bottlenecks(result).axes[0]
     shown = sorted({round(float(line.get_xdata()[0]), 6) for line in axis.lines})
     assert axis.get_xscale() == "log" and shown == [0.4, 4, 7, 120]
+
+
+def test_variants_that_were_not_measured_are_named(monkeypatch):
+    result = json.loads((ROOT / "results/benchmarks/bottlenecks_cpu.json").read_text())
+    measured = list(result["steps"][0]["seconds"])
+    monkeypatch.setattr(sections, "load_variants", lambda: dict.fromkeys([*measured, "newer", "newest"]), raising=False)
+    text = sections.bottlenecks(result)[0]
+    assert f"Whole training steps of {len(measured)} variants, in turns" in text and "every variant" not in text
+    assert "variants that params.yaml has now, not measured: `newer`, `newest`.\n" in text
+    monkeypatch.setattr(sections, "load_variants", lambda: dict.fromkeys(measured))
+    assert "not measured" not in sections.bottlenecks(result)[0]
 
 
 @pytest.mark.parametrize(("current", "said"), [(True, "it is 2.50 s: met"), (False, "it is 2.50 s: **not judged**")])

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -221,6 +222,110 @@ def test_at_the_end_come_study_and_benchmarks(script, monkeypatch, tmp_path, cap
         (["benchmarks", "--device", device, "--experiment", "e"], slots[0]),
     ]
     assert (tmp_path / "out" / "reports" / "README.md").read_text() == "the page"
+
+
+@pytest.fixture
+def finished(script, monkeypatch, tmp_path):
+    """What the script does once all runs are there, with commands that fail where they hold one of ``failing``: its
+    exit status and what it started."""
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr(script, "prepare", lambda experiment, machine: None)
+    monkeypatch.setattr(script, "work_through", lambda jobs, machine, out: None)
+    one = SimpleNamespace(name="e", runs=["r"], results=tmp_path / "results/e", reports=tmp_path / "reports/e")
+    for place in (one.results / "r.json", one.reports / "README.md", one.reports / "report.html"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        os.utime(place, (1000, 1000 + ("reports" in place.parts)))
+
+    def finish(*failing: str, minutes: float = 1, with_benchmarks: bool = False) -> tuple[int, list[str]]:
+        machine = script.Machine([None], 1, tmp_path / "logs", time.monotonic() + 60 * minutes, False)
+        started = []
+        machine.do = lambda command, log, gpu=None: started.append(command) or any(word in command for word in failing)
+        job = script.Job(one, SimpleNamespace(name="r"))
+        job.state = "up to date"
+        status = script.run_all([one], [job], machine, tmp_path / "out", with_benchmarks)
+        words = ("codecs", "report", "vqlib.reporting.study", "benchmarks")
+        return status, [word for command in started for word in words if word in command]
+
+    finish.experiment = one
+    return finish
+
+
+@pytest.mark.parametrize(
+    ("failing", "left"),
+    [
+        (["codecs"], "the report of e"),
+        (["report"], "the report of e"),
+        (["vqlib.reporting.study"], "the study"),
+        (["benchmarks"], "benchmarks"),
+        (["codecs", "vqlib.reporting.study"], "the report of e, the study"),
+    ],
+)
+def test_what_fails_after_the_runs_is_no_success(finished, capsys, failing, left):
+    (finished.experiment.reports / "README.md").unlink()
+    assert finished(*failing, with_benchmarks=True)[0] == 1
+    assert f"1 of 1 runs are there; not done: {left}; the same command goes on\n" in capsys.readouterr().out
+    assert finished(with_benchmarks=True) == (0, ["codecs", "report", "vqlib.reporting.study", "benchmarks"])
+
+
+def test_benchmarks_that_the_time_did_not_allow_are_left(finished):
+    assert finished(minutes=0, with_benchmarks=True) == (1, ["vqlib.reporting.study"])
+    assert finished(minutes=0) == (0, ["vqlib.reporting.study"])
+
+
+@pytest.mark.parametrize("stale", ["README.md", "report.html"])
+def test_a_report_is_drawn_again_until_it_is_newer_than_every_result(finished, stale):
+    assert finished() == (0, ["vqlib.reporting.study"])
+    os.utime(finished.experiment.reports / stale, (999, 999))
+    for _ in range(2):
+        assert finished("report") == (1, ["codecs", "report", "vqlib.reporting.study"])
+    (finished.experiment.reports / stale).touch()
+    assert finished() == (0, ["vqlib.reporting.study"])
+    (finished.experiment.results / "r.prior.csv").touch()
+    os.utime(finished.experiment.results / "r.prior.csv", (1e10, 1e10))
+    assert finished() == (0, ["codecs", "report", "vqlib.reporting.study"])
+
+
+def dry_run(script, *options: str) -> int:
+    return script.main(["sample", "--device", "cpu", "--dry-run", *options])
+
+
+def refused(script, capsys, *options: str) -> str:
+    """The one line that a dry run ends with."""
+    assert dry_run(script, *options) == 2
+    told, error = capsys.readouterr()
+    assert not told and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_nothing_is_copied_onto_itself(script, capsys, tmp_path):
+    for place in (ROOT, ROOT / "results", ROOT / "runs" / "sample" / "mine", ROOT / "tools" / ".."):
+        assert "it may be any folder but the repository itself and" in refused(script, capsys, "--out", str(place))
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert f"{tmp_path / 'file'} is a file; it must be a folder" in refused(script, capsys, "--out", str(place))
+
+
+def test_an_empty_place_in_the_environment_is_none(script, monkeypatch):
+    places = []
+    monkeypatch.setattr(script, "plan", lambda *given: places.append(given[-1]) or 0)
+    for value, place in (("", "full_scale"), ("elsewhere", "elsewhere")):
+        monkeypatch.setenv("OUT", value)
+        assert dry_run(script) == 0 and places.pop() == Path(place).resolve()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--per-gpu", "0", "--per-gpu is 0; it must be a whole number from 1 to 64"),
+        ("--per-gpu", "-2", "--per-gpu is -2; it must be"),
+        ("--per-gpu", "65", "--per-gpu is 65; it must be"),
+        ("--minutes", "-5", "--minutes is -5; it must be 0 or more"),
+        ("--minutes", "nan", "--minutes is nan; it must be 0 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(script, capsys, option, value, said):
+    assert said in refused(script, capsys, f"{option}={value}")
 
 
 def test_missing_packages_are_named(script, monkeypatch):

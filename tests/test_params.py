@@ -343,7 +343,7 @@ def test_options_are_read_from_the_signature_without_importing_it(tmp_path):
     file = tmp_path / "toy.py"
     file.write_text(
         "import nowhere\nclass Bottleneck(Base):\n"
-        "    def __init__(self, embedding_dim: int, a: int, b=1, *, c: X = 2): pass\n"
+        "    def __init__(self, embedding_dim: X, a: int, b=1, *, c: Any = 2): pass\n"
     )
     assert constructor_arguments(file) == {
         "a": (int, ...),
@@ -354,9 +354,76 @@ def test_options_are_read_from_the_signature_without_importing_it(tmp_path):
     file.write_text("class Bottleneck(Base): pass\n")
     assert constructor_arguments(file) == {"num_embeddings": (Codes, None)}
     file.write_text("class Bottleneck(Base):\n    def __init__(self, x, levels: list, *, k: str, n=None): pass\n")
-    assert constructor_arguments(file)["levels"] == (list[int], ...)
+    assert constructor_arguments(file)["levels"] == (list[float], ...)
     assert constructor_arguments(file)["k"] == (str, ...)
     assert constructor_arguments(file)["n"] == (Any, None)
+
+
+@pytest.fixture
+def toy(root):
+    """Makes a bottleneck whose ``__init__`` has these arguments the sample's, and returns its options as loaded when
+    these are written."""
+
+    def load(arguments: str, options: str) -> dict:
+        source = f"class Bottleneck(Base):\n    def __init__({arguments}): pass\n"
+        (root / "vqlib" / "bottlenecks" / "toy.py").write_text(source)
+        written = SAMPLE.replace("vq: {bottleneck: vq}", f"vq: {{bottleneck: toy, {options}}}")
+        (root / "params.yaml").write_text(written)
+        return load_variants(root)["vq"].options
+
+    return load
+
+
+OPTIONS = [
+    ("self, /, num_embeddings, embedding_dim, a=3", "a: x", {"a": "x"}),
+    ("self, num_embeddings, embedding_dim, model_config: int", "model_config: 3", {"model_config": 3}),
+    ("self, *, copy: int = 1, _x: str = '', model_dump: int = 1", "copy: 2, _x: y, model_dump: 4",
+     {"copy": 2, "_x": "y", "model_dump": 4}),
+    ("self, scale: float | None = None", "scale: null", {"scale": None}),
+    ("self, scale: float | None = None", "scale: 2", {"scale": 2}),
+    ("self, scale: 'float | None' = None", "scale: 0.5", {"scale": 0.5}),
+    ("self, size: None | int | list[int]", "size: [1, 2]", {"size": [1, 2]}),
+    ("self, sizes: list", "sizes: [1, 0.5]", {"sizes": [1, 0.5]}),
+    ("self, sizes: list[float]", "sizes: [1, 0.5]", {"sizes": [1, 0.5]}),
+    ("self, names: list[str], more: dict", "names: [a], more: {b: 1}", {"names": ["a"], "more": {"b": 1}}),
+    ("self, free: Any, other: typing.Any", "free: [a], other: 1", {"free": ["a"], "other": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "written", "options"), OPTIONS)
+def test_an_option_is_what_its_annotation_says(toy, arguments, written, options):
+    assert toy(arguments, written) == options
+
+
+MISFITS = [
+    ("self, scale: float | None = None", "scale: abc", "vq.scale is 'abc'; it must be a number or null"),
+    ("self, scale: 'float | None'", "scale: abc", "vq.scale is 'abc'; it must be a number or null"),
+    ("self, scale: float | None", "num_embeddings: 2", "vq.scale is missing; it must be a number or null"),
+    ("self, model_config: int", "model_config: x", "vq.model_config is 'x'; it must be an integer"),
+    ("self, sizes: list[float]", "sizes: abc", "vq.sizes is 'abc'; it must be a list, each value a number"),
+    ("self, sizes: list[float]", "sizes: [1, abc]", "vq.sizes.1 is 'abc'; it must be a number"),
+    ("self, sizes: list", "sizes: [1, abc]", "vq.sizes.1 is 'abc'; it must be a number"),
+    ("self, sizes: list[int]", "sizes: [1, 0.5]", "vq.sizes.1 is 0.5; it must be an integer"),
+    ("self, sizes: list[int] | None", "sizes: [1, x]", "vq.sizes is [1, 'x']; it must be a list, each value an integer "
+                                                       "or null"),
+    ("self, scale: Optional[float]", "scale: abc", "vq.scale is 'abc'; it must be a number or null"),
+    ("self, kind: Literal['a', 'b']", "kind: c", "vq.kind is 'c'; it must be"),
+    ("self, kind: typing.Literal['a'] | None", "kind: c", "vq.kind is 'c'; it must be"),
+    ("self, more: dict", "more: 3", "vq.more is 3; it must be a mapping"),
+    ("self, num_embeddings, embedding_dim, /, a=3", "a: 1",
+     "toy.py, line 2: num_embeddings is by position only; it must stand after the /, since all are given by name"),
+    ("self, embedding_dim, /, a=3", "a: 1", "toy.py, line 2: embedding_dim is by position only"),
+    ("self, a: Tensor", "a: 1", "toy.py, line 2: a is annotated Tensor; it may be bool, int, float, str, list, "),
+    ("self, a: list[list[int]] | None = None", "a: 1", "a is annotated list[list[int]] | None; it may be bool, int,"),
+    ("self, a: 'no annotation'", "a: 1", "toy.py, line 2: a is annotated 'no annotation'; it may be bool, int,"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "written", "said"), MISFITS)
+def test_an_option_or_argument_that_does_not_fit_is_one_line(toy, arguments, written, said):
+    with pytest.raises(ParameterError) as caught:
+        toy(arguments, written)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

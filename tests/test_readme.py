@@ -12,7 +12,7 @@ from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.html import anchor
 from vqlib.reporting.report import report_markdown
 from vqlib.reporting.results import load_results
-from vqlib.reporting.study import BLOCK, findings, in_two, judging_experiments, write_study
+from vqlib.reporting.study import BLOCK, _from_reports, findings, in_two, judging_experiments, write_study
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(p for place in ("data", "docs", "reports") for p in (ROOT / place).rglob("*.md"))]
@@ -107,3 +107,13 @@ def test_it_names_every_notebook_and_the_contract_of_a_variant():
 def test_it_says_how_many_runs_there_are_to_measure(name):
     told = re.search(rf"\| `{name}` \| (\d+) evaluations of a minute", README)
     assert int(told[1]) == len(load_experiment(name).runs)
+
+
+def test_links_of_the_findings_are_right_from_reports_too():
+    text = (
+        "[a](reports/x/README.md#y) [b](reports/README.md#z) [c](docs/paper.md) [d](#e) [f](https://g.org) "
+        "[h](params.yaml)"
+    )
+    assert _from_reports(text) == (
+        "[a](x/README.md#y) [b](#z) [c](../docs/paper.md) [d](#e) [f](https://g.org) [h](../params.yaml)"
+    )

@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+import vqlib
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -95,6 +97,12 @@ def test_lock_fits_every_requirement_of_pyproject():
         Requirement, [*project["dependencies"], *project["optional-dependencies"]["test"], *backend]
     ):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_citation_has_the_version_of_the_package():
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "vqlib.__version__"
+    cited = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == vqlib.__version__
 
 
 def test_lock_says_which_pythons_it_is_for_and_the_package_takes_them():
@@ -178,6 +186,23 @@ def test_targets_run_the_python_of_the_environment_whatever_the_user_has_set(clo
     result = clone.make("test", PATH=path, PYTHONPATH=str(tmp_path), VIRTUAL_ENV=str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert result.asked == [f"{clone.folder}/.venv/bin/python PYTHONPATH=none"]
+
+
+@pytest.mark.parametrize("name", ["a clone", "another's clone"])
+def test_targets_do_not_look_for_python_in_the_path(tmp_path, name):
+    """make 3.81 of macOS runs simple recipes with the PATH it was started with: here, one that exports none."""
+    clone = Clone(tmp_path / name)
+    makefile = clone.folder / "Makefile"
+    makefile.write_text(re.sub("(?m)^export PATH .*$", "", makefile.read_text()))
+    for file in (".git", "params.yaml", "dvc.yaml"):
+        (clone.folder / file).touch()
+    for wrong in ("python", "python3"):
+        (tmp_path / wrong).symlink_to(shutil.which("false"))
+    clone.make(".venv")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    for target in ("repro", "repro RUN=vq-0", "study", "tour", "test", "bench", "faults", "lab", "lint"):
+        result = clone.make(*target.split(), PATH=path)
+        assert result.returncode == 0, (target, result.stderr)
 
 
 def test_repro_outside_a_git_clone_says_so_before_anything_is_installed(clone):

@@ -35,6 +35,8 @@ NEEDED = {
 }  # fmt: skip
 TO_SAVE = 600  # seconds that a run gets for its checkpoint when it is told to stop, as from vqlib.nb
 STEPS = ("train", "evaluate", "prior")  # of a run
+COPIED = ("checkpoints", "executed", "reports", "results", "runs")  # folders of the repository, to --out
+MOST_PER_GPU = 64
 
 
 class Problem(Exception):
@@ -143,6 +145,26 @@ def there(module: str) -> bool:
         return False
 
 
+def refuse_numbers(per_gpu: int, minutes: float | None) -> None:
+    """Raises Problem where an option is out of its range."""
+    if not 1 <= per_gpu <= MOST_PER_GPU:
+        raise Problem(f"--per-gpu is {per_gpu}; it must be a whole number from 1 to {MOST_PER_GPU}")
+    if minutes is not None and not minutes >= 0:
+        raise Problem(f"--minutes is {minutes:g}; it must be 0 or more, and without it there is no limit")
+
+
+def place_of(out: Path) -> Path:
+    """``--out`` as a whole path; raises Problem where copies would land on or in what they are made of."""
+    out = out.resolve()
+    if out == ROOT or any(out.is_relative_to((ROOT / name).resolve()) for name in COPIED):
+        raise Problem(f"--out is {out}; it may be any folder but the repository itself and those of its folders that "
+                      f"are copied there: {', '.join(COPIED)}")  # fmt: skip
+    nearest = next(place for place in (out, *out.parents) if place.exists())
+    if not nearest.is_dir():
+        raise Problem(f"--out is {out}, but {nearest} is a file; it must be a folder")
+    return out
+
+
 def slots_of(device: str, per_gpu: int) -> list[str | None]:
     """What CUDA_VISIBLE_DEVICES is for each run at work; None leaves it as it is, on a CPU."""
     import torch
@@ -224,7 +246,7 @@ def work(job: Job, machine: Machine, gpu: str | None, out: Path) -> None:
 
 
 def last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
     return lines[-1] if lines else "it said nothing"
 
 
@@ -283,42 +305,54 @@ def experiment_files(experiment) -> list[Path]:
     return [place / "dvc.yaml", place / "dvc.lock", place / "params.yaml", experiment.prepared / "manifest.json"]
 
 
-def report(experiment, jobs: list[Job], machine: Machine) -> None:
-    """Measure JPEG and WebP and draw the report, where something is new or there is none yet."""
+def report(experiment, jobs: list[Job], machine: Machine) -> bool:
+    """Measure JPEG and WebP and draw the report, unless it is of the results as they are; False where that failed."""
     log = machine.logs / experiment.name / "report.log"
     new = any(job.state == "done" for job in jobs if job.experiment is experiment)
-    drawn = (experiment.reports / "README.md").is_file()
-    if not any(experiment.results.glob("*.json")) or (drawn and not new):
-        return
+    if not any(experiment.results.glob("*.json")) or (is_drawn(experiment) and not new):
+        return True
     for step in ("codecs", "report"):
         if machine.do(machine.command(step, experiment), log):
             say(f"{experiment.name}: {step} failed: {last_line(log)}")
-            return
+            return False
     say(f"{experiment.name}: report drawn")
+    return True
 
 
-def study(experiments: list, machine: Machine, out: Path) -> None:
-    """Draw the page over all experiments, where none of these lacks a run's results."""
+def is_drawn(experiment) -> bool:
+    """Whether both forms of the report, the first and the last file that are written, are newer than every result."""
+    pages = [experiment.reports / "README.md", experiment.reports / "report.html"]
+    if not all(page.is_file() for page in pages):
+        return False
+    results = [path.stat().st_mtime_ns for path in experiment.results.rglob("*") if path.is_file()]
+    return min(page.stat().st_mtime_ns for page in pages) > max(results)
+
+
+def study(experiments: list, machine: Machine, out: Path) -> bool:
+    """Draw the page over all experiments, where none of these lacks a run's results; False where that failed."""
     lacking = [f"{e.name} {run}" for e in experiments for run in e.runs if not (e.results / f"{run}.json").is_file()]
     if lacking:
         say(f"the study is not drawn: {len(lacking)} runs have no results, the first is {lacking[0]}")
-        return
-    at_the_end("the study", [sys.executable, "-m", "vqlib.reporting.study"], machine)
-    keep([path for path in (ROOT / "reports").iterdir() if path.suffix in (".md", ".csv", ".tex")], out)
+        return True
+    drawn = at_the_end("the study", [sys.executable, "-m", "vqlib.reporting.study"], machine)
+    keep([path for path in (ROOT / "reports").glob("*") if path.suffix in (".md", ".csv", ".tex")], out)
+    return drawn
 
 
-def benchmarks(experiment, machine: Machine, out: Path) -> None:
-    """Measure speed on one GPU (or the CPU), real images being those of ``experiment``."""
+def benchmarks(experiment, machine: Machine, out: Path) -> bool:
+    """Measure speed on one GPU (or the CPU), real images being those of ``experiment``; False where that failed."""
     device = "cpu" if machine.slots[0] is None else "cuda"
     command = [sys.executable, "-m", "benchmarks", "--device", device, "--experiment", experiment.name]
-    at_the_end("benchmarks", command, machine)
+    measured = at_the_end("benchmarks", command, machine)
     keep([ROOT / "results" / "benchmarks", ROOT / "reports" / "benchmarks"], out)
+    return measured
 
 
-def at_the_end(name: str, command: list[str], machine: Machine) -> None:
+def at_the_end(name: str, command: list[str], machine: Machine) -> bool:
     log = machine.logs / f"{name.split()[-1]}.log"
     failed = machine.do(command, log, machine.slots[0])
     say(f"{name}: failed: {last_line(log)}" if failed else f"{name}: done")
+    return not failed
 
 
 def plan(experiments: list, jobs: list[Job], slots: list[str | None], with_dvc: bool, out: Path) -> int:
@@ -387,12 +421,12 @@ def prepare(experiment, machine: Machine) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 when all is done, 1 when runs failed or are left, 2 for what a user can mend."""
+    """Returns 0 when all is done, 1 when something failed or is left, 2 for what a user can mend."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT")
     parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="runs at once on each GPU, or on the CPU")
     parser.add_argument("--minutes", type=float, help="stop by then; started again, it goes on")
-    parser.add_argument("--out", type=Path, default=os.environ.get("OUT", "full_scale"), help="where the results go")
+    parser.add_argument("--out", type=Path, default=os.environ.get("OUT") or "full_scale", help="where the results go")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--with", choices=("auto", "dvc", "vqlib"), default="auto", dest="choice")
     parser.add_argument("--runs", nargs="*", metavar="RUN", help="only these; else all of them")
@@ -401,6 +435,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * given.minutes if given.minutes is not None else float("inf")
     try:
+        refuse_numbers(given.per_gpu, given.minutes)
+        out = place_of(given.out)
         with_dvc = check(given.choice, given.benchmarks)
         from vqlib.errors import UserError
         from vqlib.params import load_experiment
@@ -410,11 +446,11 @@ def main(arguments: list[str] | None = None) -> int:
             chosen = [(e, e.run(name)) for e in experiments for name in (given.runs or e.runs)]
         except UserError as error:
             raise Problem(str(error)) from None
-        slots = slots_of(given.device, max(1, given.per_gpu))
+        slots = slots_of(given.device, given.per_gpu)
         if slots[0] is not None:
             one_gpu_each(experiments)
         threads = max(1, (os.cpu_count() or 1) // len(slots))
-        out, jobs = given.out.resolve(), [Job(*pair) for pair in chosen]
+        jobs = [Job(*pair) for pair in chosen]
         if given.dry_run:
             return plan(experiments, jobs, slots, with_dvc, out)
         machine = Machine(slots, threads, out / "logs", deadline, with_dvc)
@@ -441,17 +477,23 @@ def run_all(experiments: list, jobs: list[Job], machine: Machine, out: Path, wit
             prepare(experiment, machine)
     work_through(jobs, machine, out)
     machine.stopping = False  # reports are still drawn after the time is up: they take seconds
+    failed = []
     for experiment in experiments:
-        report(experiment, jobs, machine)
+        if not report(experiment, jobs, machine):
+            failed.append(f"the report of {experiment.name}")
         bundle(experiment, out)
     left = [job for job in jobs if job.state not in ("done", "up to date")]
     for job in left:
         say(f"{job.name}: {job.state}")
-    study(experiments, machine, out)
-    if with_benchmarks and not left and time.monotonic() < machine.deadline:
-        benchmarks(experiments[0], machine, out)
-    say(f"{len(jobs) - len(left)} of {len(jobs)} runs are there" + ("; the same command goes on" if left else ""))
-    return 1 if left else 0
+    if not study(experiments, machine, out):
+        failed.append("the study")
+    may_measure = not left and time.monotonic() < machine.deadline
+    if with_benchmarks and not (may_measure and benchmarks(experiments[0], machine, out)):
+        failed.append("benchmarks")
+    say(f"{len(jobs) - len(left)} of {len(jobs)} runs are there"
+        + (f"; not done: {', '.join(failed)}" if failed else "")
+        + ("; the same command goes on" if left or failed else ""))  # fmt: skip
+    return 1 if left or failed else 0
 
 
 if __name__ == "__main__":

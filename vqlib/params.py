@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ruamel.yaml import YAML
@@ -24,6 +24,10 @@ LearningRate = Annotated[float, Field(ge=1e-8, le=10)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Codes = Annotated[int, Field(ge=2, le=2**20)]
 Devices = Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
+PLAIN = {"bool": bool, "int": int, "float": float, "str": str}
+# How an option of a bottleneck may be annotated.
+KINDS = {**PLAIN, "list": list[float], **{f"list[{name}]": list[kind] for name, kind in PLAIN.items()},
+         "dict": dict, "None": None, "Any": Any, "typing.Any": Any}  # fmt: skip
 
 
 class _Section(BaseModel):
@@ -247,7 +251,9 @@ def _variant(name: str, entry: Any, root: Path) -> Variant:
     accepted = constructor_arguments(root / "vqlib" / "bottlenecks" / f"{bottleneck}.py")
     _refuse_unknown(entry, ["bottleneck", "weights", *accepted], where)
     options = {key: value for key, value in entry.items() if key in accepted}
-    _build(create_model("Options", __base__=_Section, **accepted), options, where)
+    # by alias, since a field may not have every name that an argument may
+    fields = {f"option_{key}": (kind, Field(default, alias=key)) for key, (kind, default) in accepted.items()}
+    _build(create_model("Options", __base__=_Section, **fields), options, where)
     weights = entry.get("weights", {})
     return _build(Variant, {"name": name, "bottleneck": bottleneck, "options": options, "weights": weights}, where)
 
@@ -284,9 +290,9 @@ def constructor_arguments(file: Path) -> dict[str, tuple[Any, Any]]:
     where it repeats them. Not among them is ``embedding_dim``, the network's width.
 
     Raises:
-        ParameterError: the file is no Python, or has no such class.
+        ParameterError: the file is no Python, or has no such class, or an argument is by position only or annotated
+            with what cannot be checked.
     """
-    types = {"bool": bool, "int": int, "float": float, "str": str, "list": list[int], "list[int]": list[int]}
     try:
         body = ast.parse(file.read_text(encoding="utf-8"), str(file)).body
     except (SyntaxError, ValueError) as error:
@@ -298,16 +304,45 @@ def constructor_arguments(file: Path) -> dict[str, tuple[Any, Any]]:
             found = [item.args for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
             accepted = {}
             for arguments in found[:1]:
-                positional = arguments.args[1:]
+                if unnamed := arguments.posonlyargs[1:]:
+                    raise ParameterError(f"{file}, line {unnamed[0].lineno}: {unnamed[0].arg} is by position only; it "
+                                         "must stand after the /, since all are given by name")  # fmt: skip
+                positional = (arguments.posonlyargs + arguments.args)[1:]
                 given = [None] * (len(positional) - len(arguments.defaults)) + arguments.defaults
                 for argument, default in zip(
                     positional + arguments.kwonlyargs, given + arguments.kw_defaults, strict=True
                 ):
-                    kind = types.get(ast.unparse(argument.annotation), Any) if argument.annotation else Any
-                    accepted[argument.arg] = (kind, ... if default is None else None)
-            accepted.pop("embedding_dim", None)
+                    if argument.arg not in ("embedding_dim", "num_embeddings"):
+                        accepted[argument.arg] = (_kind(argument, file), ... if default is None else None)
             return {**accepted, "num_embeddings": (Codes, None)}
     raise ParameterError(f"{file}: holds no class Bottleneck; vqlib/bottlenecks/__init__.py has the contract")
+
+
+def _kind(argument: ast.arg, file: Path) -> Any:
+    """The type of an argument from its annotation, which may be one of ``KINDS``, several of them, values or none."""
+    node = argument.annotation
+    if node is None:
+        return Any
+    try:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node = ast.parse(node.value, mode="eval").body
+        return _annotated(node)
+    except (KeyError, SyntaxError, ValueError):
+        raise ParameterError(f"{file}, line {argument.lineno}: {argument.arg} is annotated {ast.unparse(node)}; it may "
+                             f"be {', '.join(KINDS)}, several of them with | between, Optional of one, Literal of "
+                             "values, or nothing") from None  # fmt: skip
+
+
+def _annotated(node: ast.expr) -> Any:
+    match node:
+        case ast.BinOp(op=ast.BitOr()):
+            return Union[_annotated(node.left), _annotated(node.right)]  # noqa: UP007
+        case ast.Subscript(value=ast.Name("Optional") | ast.Attribute(attr="Optional")):
+            return Union[_annotated(node.slice), None]  # noqa: UP007
+        case ast.Subscript(value=ast.Name("Literal") | ast.Attribute(attr="Literal")):
+            values = ast.literal_eval(node.slice)
+            return Literal[values]
+    return KINDS[ast.unparse(node)]
 
 
 def _build(kind: type[_Section], values: dict, where: str) -> Any:
@@ -316,19 +351,20 @@ def _build(kind: type[_Section], values: dict, where: str) -> Any:
         return kind.model_validate(values)
     except ValidationError as error:
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # a typo explains a gap
-    path, section = [str(part) for part in first["loc"]], kind
+    path, section, value = [str(part) for part in first["loc"]], kind, first["input"]
     while path[0] in section.model_fields and len(path) > 1 and _is_section(section.model_fields[path[0]].annotation):
         section, where = section.model_fields[path[0]].annotation, f"{where}.{path[0]}"
-        path = path[1:]
+        path, values = path[1:], values[path[0]]
     key = path[0]
     if first["type"] == "extra_forbidden":
         raise ParameterError(f"{where}.{key} is not a known key{nearest(key, section.model_fields)}")
     schema = section.model_json_schema()["properties"].get(key, {})
-    path = path[:1] if "anyOf" in schema else path  # pydantic adds which kind it tried
+    if "anyOf" in schema and len(path) > 1:  # pydantic adds which kind it tried, and where in it
+        path, value = path[:1], values[key]
     if len(path) > 1:
         schema = schema.get("additionalProperties", schema.get("items", schema))
     expected = _expected(schema)
-    found = "missing" if first["type"] == "missing" else repr(first["input"])
+    found = "missing" if first["type"] == "missing" else repr(value)
     raise ParameterError(f"{where}.{'.'.join(path)} is {found}; it must be {expected}")
 
 

@@ -5,10 +5,12 @@ import torch
 from support import NETWORK, VARIANTS
 
 from vqlib.bottlenecks import BottleneckBase
-from vqlib.contract import check_bottleneck
+from vqlib.contract import LOGGED, check_bottleneck
 from vqlib.errors import ParameterError
+from vqlib.model import make_model
 from vqlib.params import ROOT
 from vqlib.quantize import straight_through
+from vqlib.training import Interval
 
 D = NETWORK.width
 
@@ -51,6 +53,11 @@ def altered(**methods):
     return type("Altered", (Rounded,), methods)
 
 
+def apart(**methods):
+    """Altered, with a forward that does not go through what is altered."""
+    return altered(forward=lambda self, z_e: Rounded().forward(z_e), **methods)
+
+
 def of_forward(change):
     return altered(forward=lambda self, z_e: change(*Rounded.forward(self, z_e)))
 
@@ -58,6 +65,10 @@ def of_forward(change):
 def reads_a_value(self):
     Rounded.__init__(self)
     self.start = self.scale.item()
+
+
+def begins_without_steps(self):
+    pass
 
 
 BROKEN = {
@@ -82,6 +93,35 @@ BROKEN = {
         "forward in training on latents of (3, 8, 5, 2) gives numbers that are not finite"),
     "no gradient": (of_forward(lambda z, losses, indices: (z.detach(), losses, indices)), "and none arrives"),
     "values": (altered(__init__=reads_a_value), "__init__ must work without values"),
+    "two of forward": (of_forward(lambda z, losses, indices: (z, losses)),
+                       "forward on latents of (3, 8, 2, 3) must give z, losses and indices, not tuple of 2"),
+    "z alone": (of_forward(lambda z, losses, indices: z), "must give z, losses and indices, not torch.float32 of (3, "),
+    "losses None": (of_forward(lambda z, losses, indices: (z, None, indices)), "must be a dict, not NoneType"),
+    "losses list": (of_forward(lambda z, losses, indices: (z, [z.mean()], indices)), "must be a dict, not list of 1"),
+    "a number as name": (of_forward(lambda z, losses, indices: (z, {1: z.mean()}, indices)), "1 may not name a loss"),
+    "one of compress": (apart(compress=lambda self, z_e: Rounded.compress(self, z_e)[0]),
+                        "must give indices and continuous, not torch.int64 of (3, 2, 3, 8)"),
+    "list of indices": (of_forward(lambda z, losses, indices: (z, losses, indices.tolist())),
+                        "must be int64 of (B, h, w) or (B, h, w, Q), not list of 3"),
+    "one alphabet": (altered(alphabets=16), "alphabets must be a tuple of whole numbers, each above 0, not 16"),
+    "half a symbol": (altered(alphabets=(2.5,) * D), "alphabets must be a tuple of whole numbers, each above 0, not ("),
+    "begin": (altered(begin=begins_without_steps), "begins_without_steps() takes 1 positional argument but 2 were"),
+    "forward": (altered(forward=begins_without_steps), "takes 1 positional argument but 2 were"),
+    "continuous": (altered(compress=lambda self, z_e: (Rounded.compress(self, z_e)[0], z_e.mean())),
+                   "continuous must be None or floats"),
+    "double": (apart(decompress=lambda self, indices, _: Rounded.decompress(self, indices, _).double()),
+               "decompress must give back what forward lets through"),
+    "no statistics": (altered(statistics=lambda self, counts: None), "statistics(counts) must give a dict, not "),
+    "statistics without counts": (altered(statistics=lambda self, counts: None if counts is None else {}),
+                                  "statistics(None) must give a dict, not NoneType"),
+    "a statistic a code": (altered(statistics=lambda self, counts: {"used": counts}),
+                           "used of statistics(counts) must be one number, not torch.int64 of (3,)"),
+    "text": (altered(statistics=lambda self, counts: {"used": "3"}), "must be one number, not str"),
+    "complex": (altered(statistics=lambda self, counts: {"used": torch.tensor(1j)}), "must be one number, not torch.c"),
+    "a number for a statistic": (altered(statistics=lambda self, counts: {3: 1.0}), "3 may not name a statistic"),
+    "the error": (altered(statistics=lambda self, counts: {"recon_loss": 99}), "'recon_loss' may not name a statistic"),
+    "the step": (altered(statistics=lambda self, counts: {"step": 1}), "'step' may not name a statistic"),
+    "a loss": (altered(statistics=lambda self, counts: {"size_loss": 1.0}), "'size_loss' may not name a statistic"),
 }  # fmt: skip
 
 
@@ -122,6 +162,7 @@ ODD = {
         forward=lambda self, z_e: (straight_through(z_e - z_e.mean(1, True), Rounded.forward(self, z_e)[0].detach()),
                                    *Rounded.forward(self, z_e)[1:])),
     "a warm-up": altered(forward=warms_up),
+    "statistics of Python": altered(statistics=lambda self, counts: {"used": 3, "share": torch.tensor(3).numpy() / 8}),
     "in place": altered(forward=works_in_place),
 }  # fmt: skip
 
@@ -173,6 +214,14 @@ def test_an_error_in_the_bottlenecks_file_names_its_line(monkeypatch, slip):
     with pytest.raises(ParameterError) as caught:
         check_bottleneck(NETWORK, VARIANTS["vq"])
     assert str(caught.value).startswith(f"vqlib/bottlenecks/vq.py{said}")
+
+
+def test_no_statistic_may_replace_a_column_that_the_loop_writes():
+    model = make_model(NETWORK, VARIANTS["identity"])
+    interval = Interval(model, torch.device("cpu"))
+    losses = model(torch.rand(1, 3, 8, 8)).losses
+    interval.add(1, losses, torch.tensor(1.0), None)
+    assert {"step", "epoch", "split", "perplexity", *interval.means(model)} == LOGGED | losses.keys()
 
 
 def test_an_option_out_of_its_range_is_named():

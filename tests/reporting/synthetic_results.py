@@ -39,6 +39,8 @@ def write_results(root: Path, run: str, experiment: str = NAME) -> None:
     """Results as evaluation and training write them; the numbers follow from the run's name."""
     draw = np.random.default_rng(list(run.encode()))
     variant, seed = run.rsplit("-", 1)
+    given = load_experiment(experiment, root)
+    steps = given.training.steps
     codes, reals = variant != "identity", {"projected": 64, "projected_rows": 256, "identity": 2048}.get(variant, 0)
 
     def metrics() -> dict:
@@ -52,9 +54,11 @@ def write_results(root: Path, run: str, experiment: str = NAME) -> None:
     content = {
         "experiment": experiment, "run": run, "variant": variant, "bottleneck": variant, "seed": int(seed),
         "provenance": {"hardware": "2 x <i>Fast</i> CPU", "device": "cpu", "precision": "float32", "torch": "2.0",
-                       "threads": 2, "source": "photos", "image_size": 32, "resize": "adm", "train_images": 400,
-                       "width": 32, "num_embeddings": 512, "batch_size": 64, "steps": 2000, "learning_rate": 0.001,
-                       "code": f"{sum(run.encode()):012x}", "data": "d" * 12},
+                       "threads": 2, "source": given.data.source, "image_size": given.data.image_size, "resize": "adm",
+                       "train_images": 400, "width": given.network.width, "num_embeddings": 512,
+                       "batch_size": given.training.batch_size, "steps": steps,
+                       "learning_rate": given.training.learning_rate,
+                       "code": f"{sum(run.encode()):012x}", "data": "d" * 12, "weights": weights(run)},
         "test": metrics(), "train": metrics(),
         "rate": {"bpp_codes": 0.5625 if codes else None, "bpp_32bit": 0.5625 * codes + reals / 32,
                  "bpp_8bit": 0.5625 * codes + reals / 128},
@@ -65,11 +69,16 @@ def write_results(root: Path, run: str, experiment: str = NAME) -> None:
     rows = [{"step": step, "epoch": step // 100, "split": split, "recon_loss": draw.uniform(0.01, 0.05),
              "commitment_loss": draw.random() if codes else None, "perplexity": 30.0 if codes else None,
              "recon_loss_max": 0.1 if split == "train" else None}
-            for step in range(100, 2001, 100) for split in ("train", "validation")]  # fmt: skip
+            for step in range(steps // 20, steps + 1, steps // 20) for split in ("train", "validation")]  # fmt: skip
     pd.DataFrame(rows).to_csv(folder / f"{run}.csv", index=False)
     originals = np.random.default_rng(0).integers(0, 256, (8, 16 * 8, 3), dtype=np.uint8)
     remade = draw.integers(0, 256, originals.shape, dtype=np.uint8)
     Image.fromarray(np.concatenate([originals, remade])).save(folder / f"{run}.png")
+
+
+def weights(run: str) -> str:
+    """The digest of the weights of a run."""
+    return f"{2 * sum(run.encode()):012x}"
 
 
 def evaluation(root: Path, run: str) -> dict:

@@ -79,7 +79,8 @@ def runs_of(models: list[str]) -> pd.DataFrame:
 
 def ratios(models: list[str]) -> pd.DataFrame:
     return pd.DataFrame([{"model": model, "ratio": 1 / (1 + place), "low": np.nan if place else 0.9, "high": 1.1,
-                          "bpp": 0.5625, "perplexity": np.nan if model == "identity" else 30.0}
+                          "bpp": 0.5625, "measured": np.nan if place else 0.33,
+                          "perplexity": np.nan if model == "identity" else 30.0}
                          for place, model in enumerate(models)])  # fmt: skip
 
 
@@ -318,6 +319,24 @@ def test_no_curve_of_usage_leaves_the_axes():
 def test_gains_are_drawn_over_whole_bins():
     steps = question_figures.gain_distributions(*gain_frames(["projected"]), palette(FEW)).axes[0].patches[0]
     np.testing.assert_allclose(steps.get_data().edges, np.linspace(-2 - 2 / 19, 2 + 2 / 19, 21), atol=1e-9)
+
+
+def test_gains_of_one_model_far_out_do_not_set_the_scale():
+    near, _ = gain_frames(["vq", "projected"])
+    far = near[near["model"] == "vq"].assign(model="identity", run="identity-0", middle=lambda own: 100 * own["middle"])
+    figure = question_figures.gain_distributions(pd.concat([near, far]), far.head(0), palette(FEW))
+    low, high = figure.axes[-1].get_xlim()
+    assert len(figure.axes) == 3 and -12 < low < -2 and 2 < high < 12
+
+
+def test_many_levels_of_gains_are_drawn_as_an_area_for_each_sign():
+    gains, levels = gain_frames(["projected"])
+    many = pd.concat([levels.assign(value=levels["value"] + shift) for shift in (0, 0.01)]).sort_values("value")
+    few, area = (question_figures.gain_distributions(gains.head(0), frame, palette(FEW)).axes[0]
+                 for frame in (levels, many))  # fmt: skip
+    assert len(few.collections) == 1 and len(area.collections) == 2
+    assert [(min(x) < 0, max(x) > 0) for x in (line.get_xdata() for line in area.lines[:2])] == [
+        (True, False), (False, True)]  # fmt: skip
 
 
 def test_stability_has_a_dot_for_every_run():

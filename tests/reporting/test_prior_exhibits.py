@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_results import NAME, add_runs, make_repository
+from synthetic_results import NAME, add_runs, make_repository, weights
 
 from vqlib.errors import ReportError
 from vqlib.reporting import claims_latents
@@ -28,7 +28,7 @@ def write_prior(root, run: str, gains: bool, missing: str | None = "FID needs we
         "experiment": NAME, "run": run, "variant": run.rsplit("-", 1)[0], "seed": 0, "reason": None,
         "chosen": "transformer",
         "provenance": {**parts, "batch_size": 64, "hardware": "2 x CPU", "precision": "bfloat16", "torch": "2.0",
-                       "code": "c" * 12, "data": "d" * 12, "weights": f"{sum(run.encode()):012x}", "classes": 3},
+                       "code": "c" * 12, "data": "d" * 12, "weights": weights(run), "classes": 3},
         "codes": {"order0": [5.0, 1.0], "pixelcnn": [3.75, 0.5], "transformer": [3.5, 0.5]},
         "reals": {"per_image": 64, "levels": 256, "order0": gain | {"level_bits": 6.5},
                   "gaussian_per_code": gain | {"level_bits": 5.5}, "network": gain} if gains else None,
@@ -61,8 +61,8 @@ CODES_WIN = {"bpp_prior": 0.65, "bpp_reals_prior": 0.42}
 @pytest.mark.parametrize(
     ("rate", "samples", "said"),
     [
-        ({}, {}, "not reproduced for `projected` at width 32, 2,000 steps, a tendency"),
-        (CODES_WIN, {}, "reproduced for `projected` at width 32, 2,000 steps, a tendency"),
+        ({}, {}, "not reproduced for `projected` at width 32, 600 steps, a tendency"),
+        (CODES_WIN, {}, "reproduced for `projected` at width 32, 600 steps, a tendency"),
         ({"bpp_prior": 0.75, "bpp_codes_prior": 0.45}, {}, "open"),  # only the real numbers win
         ({}, {"code_pairs": 0.9}, "open"),
         ({}, {"sliced_wasserstein": 0.4}, "open"),

@@ -82,7 +82,8 @@ def test_levels_of_gains_stand_by_their_values(results):
     symbol |= {"values": [0.5, -2.0, 2.0, -0.5], "levels": [0.1, 0.2, 0.3, 0.4]}
     exhibit = question_exhibits.gains(dataclasses.replace(results, evaluations=evaluations))
     _, ax = exhibit.content.axes
-    line = next(line for line in ax.lines if line.get_label() == "gain_shape_2")
+    assert ax.get_ylabel() == "gain_shape_2"
+    line = next(line for line in ax.lines if line.get_linestyle() == "None")
     np.testing.assert_allclose(line.get_xdata(), [-2, -0.5, 0.5, 2])
     np.testing.assert_allclose(line.get_ydata(), [0.8, 1.6, 0.4, 1.2])
     assert "one of the b bits of a gain is the sign" in exhibit.caption

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from synthetic_results import NAME, add_runs, evaluation, make_repository
+from synthetic_results import NAME, add_runs, evaluation, make_repository, write_results
 
 from vqlib.errors import ReportError
 from vqlib.params import ROOT, load_experiment
@@ -26,7 +26,7 @@ from vqlib.reporting.exhibits import FOR_THE_FILE, all_exhibits
 from vqlib.reporting.html import to_html
 from vqlib.reporting.report import report_markdown, single_values, write_report
 from vqlib.reporting.results import load_results
-from vqlib.reporting.tables import number
+from vqlib.reporting.tables import Table, number
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_every_exhibit_says_where_it_comes_from(made):
 def test_what_all_runs_share_stands_at_the_head(made):
     head = readme(made).split("\n## ")[0]
     assert all(run in head for run in ("vq-0", "projected-0"))
-    for fact in ("2,000 steps", "width 32", "CPU", "float32", f"data, by digest: {'d' * 12}"):
+    for fact in ("600 steps", "width 32", "CPU", "float32", f"data, by digest: {'d' * 12}"):
         assert fact in head
     assert "code that trains the model, by digest: 6 values (column provenance.code of tables/runs.csv)" in head
 
@@ -247,15 +247,38 @@ def test_a_number_has_four_significant_digits(value, text):
     assert number(value) == text
 
 
+def test_cells_keep_their_place_in_every_form_of_a_table():
+    shown = pd.DataFrame({"of": ["a | b"], "value": ["{x} ≤ “y”"]})
+    table = Table(shown, shown)
+    assert table.markdown().splitlines()[-1] == "| a \\| b | {x} ≤ “y” |"
+    assert r"a | b & \{x\} $\le$ ``y'' \\" in table.latex()
+    assert number(np.int64(12345)) == "12,345"
+
+
+def test_committed_tables_for_latex_are_ascii():
+    files = sorted((ROOT / "reports").rglob("*.tex"))
+    assert files
+    assert {file.name: bad for file in files if (bad := re.findall(r"[^\x00-\x7f]", file.read_text()))} == {}
+
+
 def test_what_differs_from_the_paper_is_named(root):
     def caption() -> str:
         shown = all_exhibits(load_results(NAME, root)).values()
         return next(one.caption for one in shown if (one.kind, one.name) == ("Figure", "losses"))
 
     assert "not comparable with ours, which differ in data, train images, width, batch size, steps, " in caption()
-    for path in (root / "results" / NAME).glob("*.json"):
+    keys = ("width", "batch_size", "steps", "learning_rate")
+    experiment = load_experiment(NAME, root)
+    settings = {**vars(experiment.network), **vars(experiment.training)}
+    text = (root / "params.yaml").read_text()
+    for key in keys:
+        text = re.sub(rf"^    {key}: .*$", f"    {key}: {paper.SETTING[key]}", text, count=1, flags=re.M)
+    (root / "params.yaml").write_text(text)
+    for run in experiment.runs:
+        write_results(root, run)
+        path = root / "results" / NAME / f"{run}.json"
         content = json.loads(path.read_text())
-        content["provenance"] |= {key: paper.SETTING[key] for key in ("train_images", "width", "batch_size", "steps",
-                                                                      "learning_rate")}  # fmt: skip
+        content["provenance"]["train_images"] = paper.SETTING["train_images"]
         path.write_text(json.dumps(content))
+    assert all(settings[key] != paper.SETTING[key] for key in keys)
     assert "not comparable with ours, which differ in data." in caption()

@@ -6,15 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic_results import NAME, make_repository
+from synthetic_results import NAME, make_repository, weights
 
 from vqlib.errors import ReportError, UserError
+from vqlib.reporting.reading import HISTORY, PRIOR
 from vqlib.reporting.results import deviation_of, load_results
 
 
 @pytest.fixture
 def root(tmp_path):
     return make_repository(tmp_path / "copy")
+
+
+LOG = f"{','.join(HISTORY)}\n9,train,0.25,0.1,8,0.1\n9,validation,0.25,0.1,8,\n".encode()
 
 
 def damage(suffix: str, content: bytes | None = None, **changes):
@@ -45,6 +49,19 @@ def png(pixels: np.ndarray) -> bytes:
         (damage(".json", variant="identity"), "variant is 'identity'; it must be 'vq'"),
         (damage(".csv", b""), "vq-0.csv: not a table"),
         (damage(".csv", b"step,split\n1,train\n"), "vq-0.csv: the column 'recon_loss' is missing"),
+        (
+            damage(".csv", f"{','.join(HISTORY)}\n1,train,0.1,0.1,8,0.1\n".encode()),
+            "vq-0.csv: no row has an error on the split validation",
+        ),
+        (damage(".json", seed=7), "seed is 7; it must be 0"),
+        (damage(".json", train={"mse": [1]}), "train.mse is [1]; it must be one value"),
+        (damage(".csv", LOG.replace(b"0.25", b"x.25")), "vq-0.csv: recon_loss has 'x.25'; it must be numbers"),
+        (damage(".csv", LOG), "vq-0.csv: it ends at step 9 and vq-0.json was trained for 600"),
+        (damage(".csv", LOG.replace(b"train", b"test")), "no row has an error on the split train"),
+        (damage(".prior.json", b'{"run": "vq-0", "variant": "vq"}'), "vq-0.prior.json: the key 'reason' is missing"),
+        (damage(".prior.json", b"[1]"), "vq-0.prior.json: the key 'run' is missing"),
+        (damage(".prior.json", b'{"run": "vq-0", "variant": "vq", "reason": null}'), "the key 'chosen' is missing"),
+        (damage(".prior.json", b'{"run": "vq-1", "variant": "vq", "reason": "none"}'), "run is 'vq-1'; it must be"),
         (damage(".png", b"no image"), "vq-0.png: not an image"),
         (damage(".png", png(np.zeros((16, 20, 3), np.uint8))), "it must be two rows of square thumbnails"),
         (damage(".png", png(np.zeros((16, 128, 3), np.uint8))), "shows other images than"),
@@ -56,6 +73,51 @@ def test_damaged_results_are_one_clear_line(root, harm, named):
         load_results(NAME, root)
     assert named in str(error.value) and f"results/{NAME}/" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("steps", 100, "steps 100, params.yaml has 600"),
+        ("batch_size", 1, "batch_size 1, params.yaml has 64"),
+        ("learning_rate", 0.5, "learning_rate 0.5, params.yaml has 0.001"),
+        ("width", 8, "width 8, params.yaml has 32"),
+        ("image_size", 64, "image_size 64, params.yaml has 32"),
+        ("source", "cifar10", "source cifar10, params.yaml has photos"),
+        ("data", "e" * 12, f"data {'e' * 12}, other runs have {'d' * 12}"),
+    ],
+)
+def test_a_run_of_other_settings_is_left_out_and_named(root, key, value, told):
+    path = root / "results" / NAME / "projected-0.json"
+    content = json.loads(path.read_text())
+    content["provenance"][key] = value
+    path.write_text(json.dumps(content))
+    results = load_results(NAME, root)
+    assert results.missing == {"projected-0": told}
+    assert "projected-0" not in results.runs_of() and "projected-0" not in set(results.history["run"])
+
+
+def test_results_of_none_of_these_settings_are_one_clear_line(root):
+    text = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(text.replace("    steps: 600\n", "    steps: 700\n", 1))
+    with pytest.raises(ReportError, match=r"no run is of the settings in params.yaml: .* has steps 600, .* has 700"):
+        load_results(NAME, root)
+
+
+def test_a_prior_of_other_weights_and_codecs_of_other_images_are_left_out(root):
+    folder = root / "results" / NAME
+    codecs = {"images": 4, "file_images": 2, "mosaic": {}, "settings": {}, "codecs": {}}
+    prior = {key: {} for key in PRIOR} | {"run": "vq-0", "variant": "vq", "reason": None}
+    prior |= {section: dict.fromkeys(keys) for section, keys in PRIOR.items() if keys}
+    for data, digest, missing in (("d" * 12, weights("vq-0"), set()),
+                                  ("e" * 12, "f" * 12, {"codecs.json", "vq-0.prior.json"})):  # fmt: skip
+        (folder / "codecs.json").write_text(json.dumps(codecs | {"data": data}))
+        (folder / "vq-0.prior.json").write_text(
+            json.dumps(prior | {"provenance": {"hardware": "CPU", "weights": digest}})
+        )
+        results = load_results(NAME, root)
+        assert set(results.missing) == missing
+        assert (results.codecs is None, results.priors == {}) == (bool(missing), bool(missing))
 
 
 def test_an_experiment_without_any_results_is_one_clear_line(root):

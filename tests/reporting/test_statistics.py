@@ -70,6 +70,8 @@ def test_a_burst_is_within_a_logging_interval_and_after_the_first_tenth():
     assert burst(log([1.0] * 20, grad_norm=norms, grad_norm_max=high)) == pytest.approx(20)
     assert np.isnan(burst(log([1.0] * 20)))
     often = log([1.0] * 20, grad_norm=norms, grad_norm_max=high).assign(step=range(10, 210, 10))
+    one = log([1.0] * 20, grad_norm=norms, grad_norm_max=2 * norms).tail(1)
+    assert np.isnan(burst(one))  # of which no interval is known
     assert np.isnan(burst(often))  # of 10 steps none can exceed 10 times their mean
     assert least_used_norm(log([1.0] * 20, smallest_used_code_norm=norms)) == pytest.approx(1)
     assert np.isnan(least_used_norm(log([1.0] * 20)))

@@ -6,6 +6,7 @@ import numpy as np
 
 from vqlib.reporting.families import family, has_codebook
 from vqlib.reporting.judging import (
+    ENOUGH,
     NOT_REPRODUCED,
     OPEN,
     PAPER_STEPS,
@@ -22,8 +23,8 @@ from vqlib.reporting.judging import (
     tendency,
 )
 from vqlib.reporting.results import Results
-from vqlib.reporting.statistics import ENOUGH, Ratio, ratio
-from vqlib.reporting.tables import number
+from vqlib.reporting.statistics import Ratio, ratio
+from vqlib.reporting.tables import number, with_interval
 
 HALF, TENDENCY = 0.5, (0.4, 0.6)  # a single seed has to leave room for its scatter
 CLOSE_ENOUGH = 1.01  # of the error with 32-bit gains
@@ -205,8 +206,7 @@ def almost_identical(model: str, fewest: int, at_least: int = 1, fewest_steps: i
             said = REPRODUCED
         elif any(ends[key][1] < wanted[key] for key in wanted):
             said = NOT_REPRODUCED
-        psnr, ssim = (f"{number(mean)}{f' ± {number(half, 2)}' if half == half else ''}" for mean, half in
-                      measured.values())  # fmt: skip
+        psnr, ssim = (with_interval(mean, half) for mean, half in measured.values())
         seeds = len(results.runs_of(model))
         evidence = (
             f"{psnr} dB (mean of the images' PSNR) and SSIM {ssim} over {seeds} seed{'s' if seeds > 1 else ''} "

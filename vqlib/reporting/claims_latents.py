@@ -31,8 +31,9 @@ def frequency(study: Study) -> Verdict:
     having = [one for one in study if all(one.runs_of(model) for model in ("vq", *names))]
     if not having:
         return lacking(study, "vq", *names, seeds=1)
-    results = next((one for one in having if len(that_differ(one)) >= VALUES_OF_S), having[0])
-    models, different = kept_frequency(results), that_differ(results)
+    differing = [(one, that_differ(one)) for one in having]
+    results, different = next((pair for pair in differing if len(pair[1]) >= VALUES_OF_S), differing[0])
+    models = kept_frequency(results)
     idle = [model for model in names if model not in different]
     ratios = [1.0 if model in idle else results.ratio(model, "vq").value for model in names]
     numbers = {"least": min(ratios), "greatest": max(ratios)}

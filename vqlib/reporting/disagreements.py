@@ -197,8 +197,8 @@ def evaluation(study: Study) -> Verdict:
 
 
 def change_told(model: str, changes: np.ndarray) -> str:
-    """```vq` +1.0 ± 1.9 % (3 seeds)``: mean and 95 % interval of relative changes."""
-    scatter = f" ± {100 * half_interval(changes):.1f}" if len(changes) >= ENOUGH else ""
+    """The mean of relative changes and half of its 95 % interval: +1.0 ± 1.9 % (3 seeds), after the model's name."""
+    scatter = f" ± {100 * half_interval(changes):.1f}" if len(changes) >= ENOUGH else ""  # signed, with one decimal
     return f"`{model}` {100 * changes.mean():+.1f}{scatter} % ({len(changes)} seed{'s' * (len(changes) > 1)})"
 
 

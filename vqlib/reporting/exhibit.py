@@ -11,7 +11,7 @@ from vqlib.reporting.figures import FEW
 from vqlib.reporting.html import to_html
 from vqlib.reporting.results import Results
 from vqlib.reporting.style import image_bytes
-from vqlib.reporting.tables import Table, number, plain
+from vqlib.reporting.tables import Table, plain, with_interval
 
 MOST_VALUES = 4  # that differ between runs and are still named
 SETTINGS = {  # of a run, in words
@@ -141,9 +141,7 @@ def cells(results: Results, model: str, columns: dict[str, str]) -> tuple[dict[s
     texts, numbers = {"model": f"`{model}`", "seeds": str(seeds)}, {"model": model, "seeds": seeds}
     for title, column in columns.items():
         numbers[column], half = results.mean(model, column), results.interval(model, column)
-        texts[title] = number(numbers[column]) + (
-            f" ± {number(half, digits=2)}" if half > abs(numbers[column]) * 1e-9 else ""
-        )
+        texts[title] = with_interval(numbers[column], half)
         if half == half:
             numbers[f"{column}_interval"] = half
     return texts, numbers

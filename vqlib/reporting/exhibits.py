@@ -147,7 +147,8 @@ def losses(results: Results) -> Exhibit:
     ratios = {model: number(results.mean(model, "test.mse") / results.mean("vq", "test.mse")) for model in others}
     _, least, greatest = paper.error_ratio("projected")
     caption = (
-        "The four losses of every model (the paper's Figure 5)."
+        "The four losses of every model (the paper's Figure 5). Bars are means over seeds, which are the dots, with "
+        "their 95 % intervals."
         f"{listed(' Test reconstruction loss over that of `vq`:', ratios)} The paper's Projected-Latent over its "
         f"VQ-VAE: {least:.2f} to {greatest:.2f}, from values {paper.LOSSES_SOURCE}, ± {paper.UNCERTAINTY}. "
         f"{_differences(results)} {SAME_MODE} A model without a codebook has no quantization loss."

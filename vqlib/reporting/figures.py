@@ -53,10 +53,10 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
             _steps(ax)
     for ax in axes[0]:
         ax.set_xlabel("")
-    handles = [Line2D([], [], color=shade, label=run) for run, shade in shades.items()]
+    handles = _keys_of_runs(history, shades, colours)
     handles += [
         Line2D([], [], color="black", linewidth=0.8, linestyle=":", label="highest single step of an interval"),
-        Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="the paper's Figure 5"),
+        Line2D([], [], color="black", linewidth=0.8, linestyle="--", label="the paper's last value, on CIFAR-10"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
     training = history[history["split"] == "train"]
@@ -67,6 +67,15 @@ def training_curves(history: pd.DataFrame, colours: dict[str, str], references: 
             names.append((run, step, line.set_index("step")["recon_loss_max"][step], shades[run]))
     label_points(axes[0, 0], names, training[["step", "recon_loss_max"]].to_numpy())
     return figure
+
+
+def _keys_of_runs(history: pd.DataFrame, shades: dict[str, str], colours: dict[str, str]) -> list[Line2D]:
+    """A key for every run, or where these are many for every model, since runs that matter are named in the figure."""
+    if len(shades) <= FEW:
+        return [Line2D([], [], color=shade, label=run) for run, shade in shades.items()]
+    runs = history.groupby("variant", sort=False)["run"].nunique()
+    return [Line2D([], [], color=colours[model], label=f"{model}, {count} run{'s' * (count > 1)}, dark to light")
+            for model, count in runs.items()]  # fmt: skip
 
 
 def _shades(history: pd.DataFrame, colours: dict[str, str]) -> dict[str, str]:
@@ -235,12 +244,14 @@ def log_axis(ax: Axes, name: str) -> None:
 
 
 def _between(ax: Axes) -> None:
-    """Numbers at 3, 4 and 7 too on a logarithmic y axis of less than a decade, where 1, 2 and 5 are too few."""
+    """Numbers at 3, 4 and 7 too on a logarithmic y axis of less than a decade, where 1, 2 and 5 are too few; also at
+    1.5 where it is less than half a decade."""
     low, high = ax.get_ylim()
+    numbered = ("3.0", "4.0", "7.0", *(["1.5"] if high / low < 10**0.5 else []))
     if high / low < 10:
-        ax.yaxis.set_minor_locator(ticker.LogLocator(subs=(3, 4, 6, 7, 8, 9)))
+        ax.yaxis.set_minor_locator(ticker.LogLocator(subs=(1.5, 3, 4, 6, 7, 8, 9)))
         ax.yaxis.set_minor_formatter(
-            ticker.FuncFormatter(lambda value, _: f"{value:,.6g}" if f"{value:e}"[0] in "347" else "")
+            ticker.FuncFormatter(lambda value, _: f"{value:,.6g}" if f"{value:.1e}"[:3] in numbered else "")
         )
 
 

@@ -3,8 +3,9 @@
 A value is a path: a run (``vq-0.test.mse``), its prior (``vq-0.prior.rate.bpp_prior``) or its log
 (``vq-0.training.burst``, and ``rise`` and ``grad_norm_max`` with the ``_step`` of either, ``grad_norm_median``,
 ``validation_least`` and ``validation_end``), a variant for the mean over its seeds (``vq.test.mse``;
-``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number; ``projected.at_4_bits.psnr``
-is the mean with continuous latents stored in 4 bits each: ``mse``, ``psnr``, ``ssim`` or ``bpp_bitstream``;
+``vq.test.mse.interval`` is half the 95 % interval of that mean, ``vq.seeds`` their number, ``vq.learning_rate`` theirs
+as run names have it, 4e-3; ``projected.at_4_bits.psnr`` is the mean with continuous latents stored in 4 bits each:
+``mse``, ``psnr``, ``ssim`` or ``bpp_bitstream``;
 ``projected.over.vq.low`` and ``projected.at_4_bits.over.vq.low`` are ratios of test MSE: ``value``, ``low`` or ``high``
 of its interval; ``projected.tuned.over.vq.value`` and the like are of the runs at the learning rates that
 validation chose) or the paper (``paper.vq.test.reconstruction``). Two values, or a value and a number, may stand around
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from vqlib.errors import ReportError
-from vqlib.params import nearest
+from vqlib.params import nearest, short
 from vqlib.reporting import paper
 from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.judging import Verdict
@@ -111,9 +112,12 @@ def _value(asked: str, placeholder: str, where: str, look_up: Callable) -> str:
 
     def read(word: str) -> float | int | str:
         try:
-            return float(word)
+            value = float(word)
         except ValueError:
             return look_up(word)
+        if not math.isfinite(value):
+            raise ReportError(f"{where}: {placeholder}: {word} is not finite")
+        return value
 
     words = expression.split()
     if len(words) == 1:
@@ -136,11 +140,13 @@ def _look_up(path: str, results: Results, where: str) -> float | int | str:
     return _of_run(first, rest, path, results, where)
 
 
-def _of_model(model: str, rest: list[str], path: str, results: Results, where: str) -> float | int:
+def _of_model(model: str, rest: list[str], path: str, results: Results, where: str) -> float | int | str:
     """What ``rest`` names of the seeds of ``model``."""
     match rest:
         case ["seeds"]:
             return len(results.runs_of(model))
+        case ["learning_rate"]:
+            return short(results.mean(model, "learning_rate"))  # one of all seeds, by params.yaml
         case ["tuned", *number_of_it]:
             own = results.tuned()
             if model not in own.models or not number_of_it:

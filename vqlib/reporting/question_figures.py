@@ -1,5 +1,7 @@
 """Figures of single questions: use of the codes, gains, the frequency model's S, stability under intervention."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
@@ -9,10 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vqlib.reporting.figures import by_family, log_axis
+from vqlib.reporting.statistics import BURST, PEAK
 from vqlib.reporting.style import WIDTH, marker, styled
 from vqlib.reporting.tables import number
 
 ACROSS = 2  # panels in a row
+FEW_LEVELS = 32  # of a gain, that are drawn one by one
 
 
 @styled
@@ -49,7 +53,8 @@ def codebook_usage(shares: pd.DataFrame, colours: dict[str, str]) -> Figure:
 
 @styled
 def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Distribution of continuous gains (left), and use of the levels of quantised ones (right); what there is.
+    """Distribution of continuous gains (left), and use of the levels of quantised ones (right); what there is, a row
+    for every model.
 
     Args:
         gains: columns model, run, middle, density.
@@ -57,44 +62,57 @@ def gain_distributions(gains: pd.DataFrame, levels: pd.DataFrame, colours: dict[
         Both have one run of a model, since edges and levels differ between seeds.
     """
     panels = [(draw, frame) for draw, frame in ((_continuous, gains), (_levels, levels)) if not frame.empty]
-    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (draw, frame) in zip(axes, panels, strict=True):
-        draw(ax, frame, colours)
-        ax.set_ylim(bottom=0)
-        handles, names = ax.get_legend_handles_labels()
-        ax.legend(handles, names, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, fontsize=6.5)
+    most = max(frame["model"].nunique() for _, frame in panels)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.32 * max(most, 4)), layout="constrained")
+    for part, (draw, frame) in zip(np.atleast_1d(figure.subfigures(1, len(panels))), panels, strict=True):
+        axes = part.subplots(frame["model"].nunique(), 1, squeeze=False, sharex=True, gridspec_kw={"hspace": 0})[:, 0]
+        draw(axes, frame, colours)
+        for ax, model in zip(axes, dict.fromkeys(frame["model"]), strict=True):
+            ax.set_ylim(bottom=0)
+            ax.set_ylabel(model, rotation="horizontal", ha="right", va="center", labelpad=4)
+            ax.spines["left"].set_visible(False)
+            ax.tick_params(axis="y", left=False, labelleft=False)
+            ax.tick_params(axis="x", bottom=ax is axes[-1])
     return figure
 
 
-def _continuous(ax: Axes, gains: pd.DataFrame, colours: dict[str, str]) -> None:
-    for model, own in gains.groupby("model", sort=False):
+def _continuous(axes: Sequence[Axes], gains: pd.DataFrame, colours: dict[str, str]) -> None:
+    for ax, (model, own) in zip(axes, gains.groupby("model", sort=False), strict=True):
         half = own["middle"].diff().mean() / 2
         edges = [*(own["middle"] - half), own["middle"].iloc[-1] + half]
-        ax.stairs(own["density"], edges, baseline=None, color=colours[model], linewidth=1.2, label=model)
-    ax.set(xlabel="gain", ylabel="density", xlim=_bulk(gains))
-    ax.set_title("continuous gains", loc="left")
+        ax.stairs(own["density"], edges, fill=True, color=colours[model], alpha=0.35)
+        ax.stairs(own["density"], edges, baseline=None, color=colours[model], linewidth=1.0)
+        ax.axvline(1, color="dimgray", linewidth=0.8, linestyle=":")
+        ax.margins(y=0.1)
+    axes[0].set_title("continuous gains, density", loc="left")
+    axes[-1].set(xlabel="gain", xlim=_bulk(gains))
 
 
-def _levels(ax: Axes, levels: pd.DataFrame, colours: dict[str, str]) -> None:
-    for model, own in levels.groupby("model", sort=False):
-        ax.vlines(own["value"], 0, own["share"], color=colours[model], linewidth=1.0)
-        ax.plot(own["value"], own["share"], color=colours[model], linestyle="", marker=marker(model, colours),
-                markersize=3.5, label=model)  # fmt: skip
-    ax.axvline(0, color="dimgray", linewidth=0.8, linestyle=":")
-    ax.set(xlabel="gain (value of a level, with its sign)", ylabel="share, relative to even use")
-    ax.set_title("quantised gains", loc="left")
-    ax.margins(x=0.04, y=0.08)
+def _levels(axes: Sequence[Axes], levels: pd.DataFrame, colours: dict[str, str]) -> None:
+    for ax, (model, own) in zip(axes, levels.groupby("model", sort=False), strict=True):
+        if len(own) <= FEW_LEVELS:
+            ax.vlines(own["value"], 0, own["share"], color=colours[model], linewidth=1.0)
+            ax.plot(own["value"], own["share"], color=colours[model], linestyle="", marker="o", markersize=3)
+        else:  # no line over the gap between the signs
+            for _, side in own.groupby(own["value"] > 0):
+                ax.fill_between(side["value"], side["share"], color=colours[model], alpha=0.35, linewidth=0)
+                ax.plot(side["value"], side["share"], color=colours[model], linewidth=0.8)
+        ax.axvline(0, color="dimgray", linewidth=0.8, linestyle=":")
+        ax.margins(x=0.04, y=0.1)
+    axes[0].set_title("quantised gains, use of the levels", loc="left")
+    axes[-1].set_xlabel("gain (value of a level, with its sign)")
 
 
 def _bulk(gains: pd.DataFrame) -> tuple[float, float]:
-    """From the least 1st to the greatest 99th percentile of the models and a quarter more at each end: far outliers do
-    not set the scale."""
+    """From the least 1st to the greatest 99th percentile of the models and a quarter more at each end; but no more than
+    three times as wide as between those of the median model, so that far outliers of one do not set the scale."""
     ends = []
     for _, own in gains.groupby("run", sort=False):
         below, middle = (own["density"].cumsum() / own["density"].sum()).to_numpy(), own["middle"].to_numpy()
         ends.append([middle[(below >= share).argmax()] for share in (0.01, 0.99)])
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    centre, widest = np.median(np.mean(ends, axis=1)), 3 * np.median(np.diff(ends, axis=1))
+    low, high = max(low, centre - widest / 2), min(high, centre + widest / 2)
     return low - 0.25 * (high - low), high + 0.25 * (high - low)
 
 
@@ -146,12 +164,12 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
         table: columns variant, rise, burst, least_used_norm and late_peaks, a row per run.
     """
     panels = {
-        "rise": "worst step of the second half\nover a typical one (peak: above 3)",
-        "burst": "highest gradient norm over its\ninterval's mean (burst: above 10)",
+        "rise": f"worst step of the second half\nover a typical one (peak: above {PEAK:g})",
+        "burst": f"highest gradient norm over its\ninterval's mean (burst: above {BURST:g})",
         "least_used_norm": "least norm of a code in use\nafter a tenth of training",
     }
     panels = {column: label for column, label in panels.items() if table[column].notna().any()}
-    limits = {"rise": 3, "burst": 10}
+    limits = {"rise": PEAK, "burst": BURST}
     models = list(dict.fromkeys(table["variant"]))
     figure = Figure(figsize=(WIDTH, 0.9 + 0.2 * len(models)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -175,10 +193,11 @@ def stability(table: pd.DataFrame, colours: dict[str, str]) -> Figure:
 
 @styled
 def controls(rows: pd.DataFrame, colours: dict[str, str]) -> Figure:
-    """Test error over that of vq against the nominal rate: what bits and a codebook kept in use give.
+    """Test error over that of vq as bars, with the rate in words: what bits and a codebook kept in use give.
 
     Args:
-        rows: columns model, ratio, low, high (NaN without an interval), bpp, perplexity.
+        rows: columns model, ratio, low, high (NaN without an interval), bpp (nominal), measured (bpp of a bitstream,
+            NaN where there is none), perplexity.
     """
     figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(rows)), layout="constrained")
     ax = figure.subplots()
@@ -187,12 +206,15 @@ def controls(rows: pd.DataFrame, colours: dict[str, str]) -> Figure:
         error = None if np.isnan(row["low"]) else [[row["ratio"] - row["low"]], [row["high"] - row["ratio"]]]
         colour = colours[row["model"]]
         ax.barh(place, row["ratio"], 0.6, color=colour, alpha=0.85, xerr=error, error_kw={"linewidth": 0.8})
-        perplexity = "" if np.isnan(row["perplexity"]) else f", perplexity {number(row['perplexity'])}"
-        ax.annotate(f"{number(row['ratio'])} at {number(row['bpp'])} bpp{perplexity}", (end, place), (6, 0),
+        perplexity = "" if np.isnan(row["perplexity"]) else f", perplexity {number(row['perplexity'], 2)}"
+        cost = f"{number(row['bpp'])} bpp nominal"
+        if not np.isnan(row["measured"]):
+            cost = f"{number(row['measured'], 3)} bpp measured, {number(row['bpp'])} nominal"
+        ax.annotate(f"{number(row['ratio'], 3)} at {cost}{perplexity}", (end, place), (6, 0),
                     textcoords="offset points", va="center", fontsize=6.5)  # fmt: skip
     _halves(ax, len(rows))
     ax.set_yticks(range(len(rows)), rows["model"])
-    ax.set_xlim(0, 1.45 * end)
+    ax.set_xlim(0, 1.8 * end)
     ax.set_xticks([tick for tick in ax.get_xticks() if tick <= end])
     ax.set_xlabel("test MSE over that of vq")
     return figure

@@ -12,7 +12,7 @@ from vqlib.reporting.families import family, stem
 from vqlib.reporting.judging import is_copy_of_vq
 from vqlib.reporting.results import PRECISION, Results
 from vqlib.reporting.style import palette
-from vqlib.reporting.tables import NOTHING, half_interval, number
+from vqlib.reporting.tables import NOTHING, half_interval, number, with_interval
 
 CODECS = {"jpeg": "JPEG", "webp": "WebP"}
 STARS = (
@@ -188,9 +188,8 @@ def precisions(results: Results) -> Exhibit | None:
                 continue
             psnr, bpp = curve.loc[b, ["psnr", "bpp_bitstream"]]
             half = half_interval(tables[model]["psnr"][tables[model]["bits"] == b].to_numpy())
-            scatter = f" ± {number(half, 2)}" if half == half else ""
-            texts[f"{b} bits"] = f"{number(psnr)}{scatter} at {number(bpp, 3)}"
-            numbers |= {f"psnr_{b}": psnr, f"bpp_{b}": bpp} | ({f"psnr_{b}_interval": half} if scatter else {})
+            texts[f"{b} bits"] = f"{with_interval(psnr, half)} at {number(bpp, 3)}"
+            numbers |= {f"psnr_{b}": psnr, f"bpp_{b}": bpp} | ({f"psnr_{b}_interval": half} if half == half else {})
         shown.append(texts)
         values.append(numbers)
     caption = (

@@ -123,10 +123,10 @@ def describe(results: Results) -> str:
 
 
 def missing_runs(results: Results) -> str:
-    """One line that names the runs without results, empty when there are none."""
+    """One line that names what is left out, and why; empty when nothing is."""
     if not results.missing:
         return ""
-    lacking = ", ".join(f"`{run}` (no {', '.join(files)})" for run, files in results.missing.items())
+    lacking = ", ".join(f"`{name}` ({why})" for name, why in results.missing.items())
     return f"**Missing, and so not in this report:** {lacking}.\n"
 
 

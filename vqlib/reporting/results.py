@@ -1,7 +1,6 @@
 """What the runs of an experiment left in results/<experiment>/, checked and as tables. No torch, no data needed."""
 
 import dataclasses
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -9,29 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from vqlib.errors import ReportError
 from vqlib.params import ROOT, Experiment, load_experiment, load_variants
 from vqlib.reporting.families import in_order
+from vqlib.reporting.reading import (
+    CODECS,
+    of_other_weights,
+    read_evaluation,
+    read_history,
+    read_json,
+    read_prior,
+    read_strip,
+    unlike,
+)
 from vqlib.reporting.statistics import Ratio, ratio
 from vqlib.reporting.tables import half_interval
 
 SUFFIXES = (".json", ".csv", ".png")
-EVALUATION = {
-    "experiment": (),
-    "run": (),
-    "variant": (),
-    "seed": (),
-    "provenance": ("source", "hardware", "train_images", "steps", "batch_size", "width", "code", "data"),
-    "test": ("images", "mse", "psnr"),
-    "train": ("mse",),
-    "rate": ("bpp_codes", "bpp_32bit", "bpp_8bit"),
-}
 PRECISION = ("bpp_nominal", "bpp_cross_entropy", "bpp_bitstream", "mse", "psnr", "ssim")
 RATE_IN_NAME = re.compile(r"-lr\d")
 TIE = 0.01  # of the validation MSE: rates nearer than that are as good, since seeds of a model differ by more
-HISTORY = ("step", "split", "recon_loss", "commitment_loss", "perplexity", "recon_loss_max")
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Results:
     runs: pd.DataFrame  # the rows of it that figures and tables compare
     history: pd.DataFrame  # the rows of every run's csv, with run, variant and seed
     strips: dict[str, np.ndarray]  # by run: originals and reconstructions, uint8 (2, N, S, S, 3)
-    missing: dict[str, list[str]]  # run -> its files that are not there
+    missing: dict[str, str]  # run, or file of one, that is left out -> why, in words
     codecs: dict | None = None  # codecs.json: JPEG and WebP on the same test images
     priors: dict[str, dict] = field(default_factory=dict)  # <run>.prior.json by run, where there is one
 
@@ -106,7 +103,8 @@ class Results:
 
 
 def load_results(name: str, root: Path = ROOT) -> Results:
-    """Read the results of every run that the experiment's params.yaml names; those without are listed as missing.
+    """Read the results of every run that the experiment's params.yaml names. Runs without, and what was made with other
+    settings, data or weights than it says now, are left out and listed as missing.
 
     Raises:
         ParameterError: there is no such experiment.
@@ -116,18 +114,35 @@ def load_results(name: str, root: Path = ROOT) -> Results:
     folder = experiment.results
     lacking = {run: [suffix for suffix in SUFFIXES if not (folder / f"{run}{suffix}").is_file()]
                for run in experiment.runs}  # fmt: skip
-    missing = {run: [f"{run}{suffix}" for suffix in suffixes] for run, suffixes in lacking.items() if suffixes}
+    missing = {run: f"no {', '.join(f'{run}{suffix}' for suffix in suffixes)}"
+               for run, suffixes in lacking.items() if suffixes}  # fmt: skip
     found = [run for run in experiment.runs if run not in missing]
     order = in_order(experiment.runs[run].variant.name for run in found)
     found.sort(key=lambda run: order.index(experiment.runs[run].variant.name))
     if not found:
         raise ReportError(f"results/{name}: no run of {', '.join(experiment.runs)} has results; train and evaluate one")
-    evaluations = {run: _evaluation(folder / f"{run}.json", name, experiment.runs[run].variant.name) for run in found}
-    strips = {run: _strip(folder / f"{run}.png") for run in found}
+    evaluations = {run: read_evaluation(folder / f"{run}.json", experiment, experiment.runs[run]) for run in found}
+    others = unlike(evaluations, experiment)
+    if len(others) == len(found):
+        raise ReportError(
+            f"results/{name}: no run is of the settings in params.yaml: {found[0]} has {others[found[0]]}"
+        )
+    missing |= others
+    found = [run for run in found if run not in others]
+    evaluations = {run: evaluations[run] for run in found}
+    strips = {run: read_strip(folder / f"{run}.png") for run in found}
     for run in found:
         if not np.array_equal(strips[run][0], strips[found[0]][0]):
             raise ReportError(f"results/{name}/{run}.png shows other images than {found[0]}.png; evaluate both again")
-    history = pd.concat([_history(folder / f"{run}.csv", evaluations[run]) for run in found], ignore_index=True)
+    history = pd.concat([read_history(folder / f"{run}.csv", evaluations[run]) for run in found], ignore_index=True)
+    priors = {run: prior for run in found if (prior := read_prior(folder / f"{run}.prior.json", evaluations[run]))}
+    for run in [run for run, prior in priors.items() if of_other_weights(prior, evaluations[run])]:
+        missing[f"{run}.prior.json"] = f"its weights are not those of {run}.json; fit it again"
+        del priors[run]
+    codecs = read_json(folder / "codecs.json", "run the stage codecs again", CODECS)
+    if codecs and codecs.get("data", data := evaluations[found[0]]["provenance"]["data"]) != data:
+        missing["codecs.json"] = f"data {codecs['data']}, where the runs have {data}; run the stage codecs again"
+        codecs = None
     return Results(
         experiment=experiment,
         variants=list(load_variants(root)),
@@ -135,8 +150,8 @@ def load_results(name: str, root: Path = ROOT) -> Results:
         history=history,
         strips=strips,
         missing=missing,
-        codecs=_json(folder / "codecs.json", "run the stage codecs again", ("images", "codecs")),
-        priors={run: prior for run in found if (prior := _json(folder / f"{run}.prior.json", "fit it again"))},
+        codecs=codecs,
+        priors=priors,
         **tables(experiment, evaluations, history),
     )
 
@@ -194,68 +209,3 @@ def chosen_rate(runs: pd.DataFrame) -> float:
     """The learning rate of the least of ``errors_by_rate``; of a tie, the lowest one."""
     means = errors_by_rate(runs)
     return float(means.index[means <= means.min() * (1 + TIE)].min())
-
-
-def _json(path: Path, remedy: str, keys: tuple[str, ...] = ()) -> dict | None:
-    """The content of an optional file, None where there is none."""
-    if not path.is_file():
-        return None
-    where = f"results/{path.parent.name}/{path.name}"
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ReportError(f"{where}: not valid JSON ({error}); {remedy}") from None
-    for key in keys:
-        if not isinstance(content, dict) or key not in content:
-            raise ReportError(f"{where}: the key {key!r} is missing; {remedy}")
-    return content
-
-
-def _evaluation(path: Path, experiment: str, variant: str) -> dict:
-    where = f"results/{experiment}/{path.name}"
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ReportError(f"{where}: not valid JSON ({error}); evaluate {path.stem} again") from None
-    for section, keys in EVALUATION.items():
-        for path_to in ((section,), *((section, key) for key in keys)):
-            if not _holds(content, path_to):
-                raise ReportError(f"{where}: the key {'.'.join(path_to)!r} is missing; evaluate {path.stem} again")
-    for key, expected in (("experiment", experiment), ("run", path.stem), ("variant", variant)):
-        if content[key] != expected:
-            raise ReportError(f"{where}: {key} is {content[key]!r}; it must be {expected!r}")
-    return content
-
-
-def _holds(content: object, path: tuple[str, ...]) -> bool:
-    for key in path:
-        if not isinstance(content, dict) or key not in content:
-            return False
-        content = content[key]
-    return True
-
-
-def _history(path: Path, evaluation: dict) -> pd.DataFrame:
-    where = f"results/{evaluation['experiment']}/{path.name}"
-    try:
-        rows = pd.read_csv(path)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ReportError(f"{where}: not a table ({error}); train {path.stem} again") from None
-    for column in HISTORY:
-        if column not in rows:
-            raise ReportError(f"{where}: the column {column!r} is missing; train {path.stem} again")
-    return rows.assign(**{key: evaluation[key] for key in ("run", "variant", "seed")})
-
-
-def _strip(path: Path) -> np.ndarray:
-    """(2S, N*S, 3) pixels to (2, N, S, S, 3)."""
-    where = f"results/{path.parent.name}/{path.name}"
-    try:
-        pixels = np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        raise ReportError(f"{where}: not an image ({error}); evaluate {path.stem} again") from None
-    height, width, _ = pixels.shape
-    size = height // 2
-    if size == 0 or height % 2 or width % size:
-        raise ReportError(f"{where} is {width} x {height} pixels; it must be two rows of square thumbnails")
-    return pixels.reshape(2, size, width // size, size, 3).swapaxes(1, 2)

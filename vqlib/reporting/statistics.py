@@ -71,7 +71,7 @@ def burst(history: pd.DataFrame) -> float:
     of the highest to the mean gradient norm of a logging interval. That cannot exceed the steps of an interval, so NaN
     where these are no more than ``BURST``, and without norms."""
     train = history[history["split"] == "train"]
-    if not {"grad_norm", "grad_norm_max"} <= set(history) or log_interval(train) <= BURST:
+    if not {"grad_norm", "grad_norm_max"} <= set(history) or not log_interval(train) > BURST:
         return nan
     late = _after_warm_up(history)
     return float((late["grad_norm_max"] / late["grad_norm"]).max())

@@ -109,9 +109,9 @@ def _links(experiments: list[Results]) -> verdicts.Link:
 
 
 def _from_reports(text: str) -> str:
-    """Links relative to the root, as seen from reports/."""
-    text = text.replace("](reports/README.md#", "](#").replace("](reports/", "](")
-    return re.sub(r"\]\((?!https?:|#)(?=(?:LOG|README|results|experiments|vqlib)\b)", "](../", text)
+    """Links relative to the root, as seen from reports/; what the study itself links is below reports/ already."""
+    text = text.replace("](reports/README.md#", "](#")
+    return re.sub(r"\]\((?!\w+:|#)", "](../", text).replace("](../reports/", "](")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,15 @@ from scipy.special import stdtrit
 NOTHING = "–"  # printed where a number does not exist
 LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "±": r"$\pm$",
          "–": "--", "×": r"$\times$", "·": r"$\cdot$", "√": r"$\surd$", "β": r"$\beta$", "‖": r"$\|$", "²": r"$^2$",
-         "^": r"\^{}", "~": r"\~{}", "<": r"$<$", ">": r"$>$"}  # fmt: skip
+         "^": r"\^{}", "{": r"\{", "}": r"\}", "“": "``", "”": "''", "’": "'", "≤": r"$\le$", "≥": r"$\ge$",
+         "…": r"\ldots{}", "~": r"\~{}", "<": r"$<$", ">": r"$>$"}  # fmt: skip
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
     """Significant digits, in full notation from 1e-4 to 1e7; an integer in full; a dash for nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING
-    if isinstance(value, int) or value == 0:
+    if isinstance(value, Integral) or value == 0:
         return f"{value:,.0f}"
     if not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits - 1}e}"
@@ -40,6 +42,12 @@ def half_interval(values: np.ndarray) -> float:
     return float(stdtrit(count - 1, 0.975) * values.std(ddof=1) / count**0.5) if count > 1 else float("nan")
 
 
+def with_interval(mean: float, half: float, digits: int = 4) -> str:
+    """``0.0364 ± 0.0031``: a mean and half of its interval; the mean alone where there is no interval, or one of
+    equal values."""
+    return number(mean, digits) + (f" ± {number(half, 2)}" if half > abs(mean) * 1e-9 else "")
+
+
 @dataclass(frozen=True)
 class Table:
     """``shown`` holds the text of every cell, the first column naming the row; ``values`` the numbers behind it.
@@ -58,7 +66,7 @@ class Table:
         rows = [self.shown.columns, rule]
         for title, row in self._titled():
             rows += [[f"*{title}*", *[""] * (width - 1)]] if title else []
-            rows.append(row)
+            rows.append([cell.replace("|", r"\|") for cell in row])
         return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
     def latex(self) -> str:
