@@ -156,6 +156,7 @@ def test_runs_without_results_on_one_side_are_named(root, capsys):
         ([NAME, "identity-0"], f"results/{NAME}/identity-0.json: missing here; evaluate"),
         ([NAME, "vq-2"], f"results/{NAME}/vq-2.json: not the result of a run (JSONDecodeError"),
         ([NAME, "vq-1"], f"results/{NAME}/vq-1.json: not the result of a run (KeyError: 'mse')"),
+        ([NAME, "vq-0"], f"results/{NAME}/vq-0.json: not the result of a run (TypeError: '0.03' where a number"),
     ],
 )
 def test_a_mistake_is_one_line(root, capsys, arguments, line):
@@ -163,6 +164,7 @@ def test_a_mistake_is_one_line(root, capsys, arguments, line):
     folder = root / "results" / NAME
     (folder / "identity-0.json").unlink()
     (folder / "vq-2.json").write_text("{")
+    change(root, "vq-0", "test.mse", "0.03")
     (folder / "vq-1.json").write_text('{"test": {}, "rate": {}, "provenance": {}}')
     assert compare.main(arguments) == 2
     told = capsys.readouterr()

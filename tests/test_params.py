@@ -413,6 +413,8 @@ MISFITS = [
     ("self, num_embeddings, embedding_dim, /, a=3", "a: 1",
      "toy.py, line 2: num_embeddings is by position only; it must stand after the /, since all are given by name"),
     ("self, embedding_dim, /, a=3", "a: 1", "toy.py, line 2: embedding_dim is by position only"),
+    ("self, a: Literal[()] = None", "a: 1", "toy.py, line 2: a is annotated Literal[()]; it may be bool, int,"),
+    ("self, a: Literal[[1]] = None", "a: 1", "toy.py, line 2: a is annotated Literal[[1]]; it may be bool, int,"),
     ("self, a: Tensor", "a: 1", "toy.py, line 2: a is annotated Tensor; it may be bool, int, float, str, list, "),
     ("self, a: list[list[int]] | None = None", "a: 1", "a is annotated list[list[int]] | None; it may be bool, int,"),
     ("self, a: 'no annotation'", "a: 1", "toy.py, line 2: a is annotated 'no annotation'; it may be bool, int,"),

@@ -123,8 +123,9 @@ def parsed(content: bytes, where: str) -> dict[str, Any]:
         for section in ("test", "rate", "provenance"):
             found[section].keys()
         for read in NUMBERS.values():
-            if (value := read(found)) is not None:
-                float(value)
+            value = read(found)
+            if value is not None and not isinstance(value, (int, float)):
+                raise TypeError(f"{value!r} where a number belongs")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ReportError(f"{where}: not the result of a run ({type(error).__name__}: {reason}); "
@@ -158,7 +159,7 @@ def comparison(experiment: Experiment, before: dict[str, dict], now: dict[str, d
 
 
 def seeds(experiment: Experiment, run: str, among: Iterable[str]) -> list[str]:
-    """The runs of ``run``'s variant at its learning rate, one for each seed."""
+    """The runs of ``run``'s variant at its learning rate, by params.yaml, one for each seed."""
     model = experiment.runs[run]
     alike = [experiment.runs[one] for one in among]
     alike = [one for one in alike if one.variant == model.variant and one.learning_rate == model.learning_rate]

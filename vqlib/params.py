@@ -341,6 +341,9 @@ def _annotated(node: ast.expr) -> Any:
             return Union[_annotated(node.slice), None]  # noqa: UP007
         case ast.Subscript(value=ast.Name("Literal") | ast.Attribute(attr="Literal")):
             values = ast.literal_eval(node.slice)
+            values = values if isinstance(values, tuple) else (values,)
+            if not values or not all(isinstance(value, str | int | float | None) for value in values):
+                raise ValueError
             return Literal[values]
     return KINDS[ast.unparse(node)]
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from vqlib.reporting.question_exhibits import learning_rates, stability_table
 from vqlib.reporting.report import report_markdown, write_report
 from vqlib.reporting.results import Results, chosen_rate, errors_by_rate, load_results, tables
 from vqlib.reporting.statistics import burst, highest_step, numbers_of_log, ratio
+from vqlib.reporting.study import write_study
 from vqlib.reporting.tables import number
 from vqlib.reporting.verdicts import verdict_table
 
@@ -711,3 +713,15 @@ def test_every_day_on_which_rules_were_amended_is_in_the_list():
 def section(log: str, heading: str) -> str:
     """The text under a heading, up to the next heading of any level."""
     return log.partition(f"## {heading}\n")[2].partition("\n#")[0]
+
+
+def test_the_study_names_what_it_leaves_out(tmp_path):
+    root = make_study(tmp_path / "study")
+    (root / "results" / "FINDINGS.md").write_text("Found.\n\n## The findings in detail\n\n- More.\n")
+    assert "Left out" not in write_study(root).read_text()
+    path = root / "results" / SWEEP / "projected-0.json"
+    content = json.loads(path.read_text())
+    content["provenance"]["steps"] = 100
+    path.write_text(json.dumps(content))
+    told = "**Left out of this report:** `projected-0` (steps 100, params.yaml has 2500).\n"
+    assert f"`{SWEEP}`: {told}" in write_study(root).read_text()

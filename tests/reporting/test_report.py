@@ -113,12 +113,12 @@ def test_a_new_variant_appears_everywhere(root):
             assert "brand_new" in text, label
 
 
-def test_missing_runs_are_named_and_no_number_is_made_up(root):
+def test_left_out_runs_are_named_and_no_number_is_made_up(root):
     for suffix in (".json", ".csv", ".png"):
         (root / "results" / NAME / f"identity-0{suffix}").unlink()
     (root / "results" / NAME / "projected-0.png").unlink()
     text = readme(root)
-    lines = [line for line in text.splitlines() if "Missing" in line]
+    lines = [line for line in text.splitlines() if "Left out" in line]
     assert len(lines) == 1
     assert "`identity-0` (no identity-0.json, identity-0.csv, identity-0.png)" in lines[0]
     assert "`projected-0` (no projected-0.png)" in lines[0]
@@ -253,6 +253,8 @@ def test_cells_keep_their_place_in_every_form_of_a_table():
     assert table.markdown().splitlines()[-1] == "| a \\| b | {x} ≤ “y” |"
     assert r"a | b & \{x\} $\le$ ``y'' \\" in table.latex()
     assert number(np.int64(12345)) == "12,345"
+    both = pd.DataFrame({"of": ["x"], "value": ["of “alike” by `a_b` and **`c`** “d”"]})
+    assert r"x & of ``alike'' by \texttt{a\_b} and \textbf{\texttt{c}} ``d'' \\" in Table(both, both).latex()
 
 
 def test_committed_tables_for_latex_are_ascii():

@@ -9,6 +9,7 @@ from PIL import Image
 from synthetic_results import NAME, make_repository, weights
 
 from vqlib.errors import ReportError, UserError
+from vqlib.params import load_experiment
 from vqlib.reporting.reading import HISTORY, PRIOR
 from vqlib.reporting.results import deviation_of, load_results
 
@@ -19,6 +20,14 @@ def root(tmp_path):
 
 
 LOG = f"{','.join(HISTORY)}\n9,train,0.25,0.1,8,0.1\n9,validation,0.25,0.1,8,\n".encode()
+
+
+def prior(**changes) -> bytes:
+    """Of the right form, but for what changes."""
+    content = {"run": "vq-0", "variant": "vq", "reason": None, "chosen": "pixelcnn", "codes": {}, "reals": None,
+               "bitstream": None, "rate": dict.fromkeys(PRIOR["rate"], 0.5),
+               "samples": {key: {} for key in PRIOR["samples"]}, "provenance": {"hardware": "CPU"}}  # fmt: skip
+    return json.dumps(content | changes).encode()
 
 
 def damage(suffix: str, content: bytes | None = None, **changes):
@@ -54,7 +63,12 @@ def png(pixels: np.ndarray) -> bytes:
             "vq-0.csv: no row has an error on the split validation",
         ),
         (damage(".json", seed=7), "seed is 7; it must be 0"),
-        (damage(".json", train={"mse": [1]}), "train.mse is [1]; it must be one value"),
+        (damage(".json", train={"mse": [1]}), "train.mse is [1]; it must be a number"),
+        (damage(".json", train={"mse": None}), "train.mse is None; it must be a number"),
+        (damage(".json", train={"mse": 0.1, "ssim": "abc"}), "train.ssim is 'abc'; it must be a number"),
+        (damage(".prior.json", prior(reals=3)), "vq-0.prior.json: reals is 3; it must be a mapping or null"),
+        (damage(".prior.json", prior(rate=dict.fromkeys(PRIOR["rate"], "x"))), "rate.bpp_nominal is 'x'; it must be a"),
+        (damage(".prior.json", prior(samples=dict.fromkeys(PRIOR["samples"], 1))), "samples.sliced_wasserstein is 1;"),
         (damage(".csv", LOG.replace(b"0.25", b"x.25")), "vq-0.csv: recon_loss has 'x.25'; it must be numbers"),
         (damage(".csv", LOG), "vq-0.csv: it ends at step 9 and vq-0.json was trained for 600"),
         (damage(".csv", LOG.replace(b"train", b"test")), "no row has an error on the split train"),
@@ -83,6 +97,8 @@ def test_damaged_results_are_one_clear_line(root, harm, named):
         ("learning_rate", 0.5, "learning_rate 0.5, params.yaml has 0.001"),
         ("width", 8, "width 8, params.yaml has 32"),
         ("image_size", 64, "image_size 64, params.yaml has 32"),
+        ("num_embeddings", 256, "num_embeddings 256, params.yaml has 512"),
+        ("resize", "other", "resize other, params.yaml has adm"),
         ("source", "cifar10", "source cifar10, params.yaml has photos"),
         ("data", "e" * 12, f"data {'e' * 12}, other runs have {'d' * 12}"),
     ],
@@ -93,8 +109,27 @@ def test_a_run_of_other_settings_is_left_out_and_named(root, key, value, told):
     content["provenance"][key] = value
     path.write_text(json.dumps(content))
     results = load_results(NAME, root)
-    assert results.missing == {"projected-0": told}
+    assert results.left_out == {"projected-0": told}
     assert "projected-0" not in results.runs_of() and "projected-0" not in set(results.history["run"])
+
+
+def test_as_many_runs_of_one_data_as_of_another_are_one_clear_line(root):
+    names = list(load_experiment(NAME, root).runs)
+    for run in names[: len(names) // 2]:
+        path = root / "results" / NAME / f"{run}.json"
+        content = json.loads(path.read_text())
+        content["provenance"]["data"] = "e" * 12
+        path.write_text(json.dumps(content))
+    assert len(names) % 2 == 0
+    with pytest.raises(ReportError, match=f"as many runs have the data .*{'e' * 12} .*{names[0]}"):
+        load_results(NAME, root)
+
+
+def test_codecs_of_another_form_are_one_clear_line(root):
+    codecs = {"images": 4, "file_images": 2, "mosaic": {}, "settings": {}, "codecs": []}
+    (root / "results" / NAME / "codecs.json").write_text(json.dumps(codecs))
+    with pytest.raises(ReportError, match=r"codecs.json: codecs is \[\]; it must be a mapping"):
+        load_results(NAME, root)
 
 
 def test_results_of_none_of_these_settings_are_one_clear_line(root):
@@ -107,16 +142,12 @@ def test_results_of_none_of_these_settings_are_one_clear_line(root):
 def test_a_prior_of_other_weights_and_codecs_of_other_images_are_left_out(root):
     folder = root / "results" / NAME
     codecs = {"images": 4, "file_images": 2, "mosaic": {}, "settings": {}, "codecs": {}}
-    prior = {key: {} for key in PRIOR} | {"run": "vq-0", "variant": "vq", "reason": None}
-    prior |= {section: dict.fromkeys(keys) for section, keys in PRIOR.items() if keys}
     for data, digest, missing in (("d" * 12, weights("vq-0"), set()),
                                   ("e" * 12, "f" * 12, {"codecs.json", "vq-0.prior.json"})):  # fmt: skip
         (folder / "codecs.json").write_text(json.dumps(codecs | {"data": data}))
-        (folder / "vq-0.prior.json").write_text(
-            json.dumps(prior | {"provenance": {"hardware": "CPU", "weights": digest}})
-        )
+        (folder / "vq-0.prior.json").write_bytes(prior(provenance={"hardware": "CPU", "weights": digest}))
         results = load_results(NAME, root)
-        assert set(results.missing) == missing
+        assert set(results.left_out) == missing
         assert (results.codecs is None, results.priors == {}) == (bool(missing), bool(missing))
 
 

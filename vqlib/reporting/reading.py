@@ -10,8 +10,8 @@ from PIL import Image
 from vqlib.errors import ReportError
 from vqlib.params import Experiment, Run
 
-PROVENANCE = ("source", "image_size", "hardware", "train_images", "steps", "batch_size", "width", "num_embeddings",
-              "learning_rate", "code", "data")  # fmt: skip
+PROVENANCE = ("source", "image_size", "resize", "hardware", "train_images", "steps", "batch_size", "width",
+              "num_embeddings", "learning_rate", "code", "data")  # fmt: skip
 EVALUATION: dict[str, tuple[str, ...]] = {
     "experiment": (),
     "run": (),
@@ -33,27 +33,48 @@ PRIOR = NO_PRIOR | {
     "provenance": ("hardware",),
 }
 CODECS = {"images": (), "file_images": (), "mosaic": (), "settings": (), "codecs": ()}
+KINDS: dict[str, tuple[type | tuple[type, ...], tuple[str, ...]]] = {  # of what stands under a key of any of these
+    "a mapping": (dict, ("rate", "codes", "samples", "sliced_wasserstein", "code_pairs", "provenance", "mosaic",
+                         "settings", "codecs")),
+    "a mapping or null": ((dict, type(None)), ("reals", "bitstream")),
+    "a whole number": (int, ("images", "file_images")),
+}  # fmt: skip
 HISTORY = ("step", "split", "recon_loss", "commitment_loss", "perplexity", "recon_loss_max")
 
 
 def unlike(evaluations: dict[str, dict], experiment: Experiment) -> dict[str, str]:
-    """By run, what in its results is not as params.yaml says now, or which data it has where most have others."""
-    digests = [evaluation["provenance"]["data"] for evaluation in evaluations.values()]
-    usual = max(dict.fromkeys(digests), key=digests.count)
+    """By run, what in its results is not as params.yaml says now, or which data it has where most have others.
+
+    Compared are the settings that results have: not a variant's arguments and weights of losses.
+
+    Raises:
+        ReportError: as many runs have one data as another.
+    """
+    of_data: dict[str, list[str]] = {}
+    for run, evaluation in evaluations.items():
+        of_data.setdefault(evaluation["provenance"]["data"], []).append(run)
+    usual, *others = sorted(of_data, key=lambda digest: -len(of_data[digest]))
+    if others and len(of_data[others[0]]) == len(of_data[usual]):
+        told = " and ".join(f"{digest} ({', '.join(of_data[digest])})" for digest in (usual, others[0]))
+        raise ReportError(
+            f"results/{experiment.name}: as many runs have the data {told}; train those with old ones again"
+        )
     found = {}
     for run, evaluation in evaluations.items():
+        variant = experiment.runs[run].variant
         expected = {
             "steps": experiment.training.steps,
             "batch_size": experiment.training.batch_size,
             "learning_rate": experiment.runs[run].learning_rate,
             "width": experiment.network.width,
+            "num_embeddings": variant.options.get("num_embeddings", experiment.network.num_embeddings),
             "image_size": experiment.data.image_size,
             "source": experiment.data.source,
-            "data": usual,
+            "resize": experiment.data.resize,
         }
-        has = {"data": "other runs have", **dict.fromkeys(list(expected)[:-1], "params.yaml has")}
-        told = [f"{key} {evaluation['provenance'][key]}, {has[key]} {value}" for key, value in expected.items()
-                if evaluation["provenance"][key] != value]  # fmt: skip
+        has = evaluation["provenance"]
+        told = [f"{key} {has[key]}, params.yaml has {value}" for key, value in expected.items() if has[key] != value]
+        told += [f"data {has['data']}, other runs have {usual}"] * (has["data"] != usual)
         if told:
             found[run] = "; ".join(told)
     return found
@@ -72,6 +93,10 @@ def read_json(path: Path, remedy: str, keys: dict[str, tuple[str, ...]]) -> dict
         for path_to in ((section,), *((section, key) for key in inner)):
             if not _holds(content, path_to):
                 raise ReportError(f"{where}: the key {'.'.join(path_to)!r} is missing; {remedy}")
+            value = content[section] if len(path_to) == 1 else content[section][path_to[1]]
+            for named, (kinds, names) in KINDS.items():
+                if path_to[-1] in names and not isinstance(value, kinds):
+                    raise ReportError(f"{where}: {'.'.join(path_to)} is {value!r}; it must be {named}; {remedy}")
     return content
 
 
@@ -90,25 +115,39 @@ def read_evaluation(path: Path, experiment: Experiment, run: Run) -> dict:
                           ("seed", run.seed)):  # fmt: skip
         if content[key] != expected:
             raise ReportError(f"{where}: {key} is {content[key]!r}; it must be {expected!r}")
-    for section in ("test", "train", "rate", "provenance"):
-        for key, value in content[section].items():
-            of_text = section == "provenance" and isinstance(value, str)
-            if key in EVALUATION[section] and not (value is None or of_text or isinstance(value, (int, float))):
-                raise ReportError(f"{where}: {section}.{key} is {value!r}; it must be one value; {remedy}")
+    for section in ("test", "train", "rate"):
+        _numbers(content, section, EVALUATION[section], where, remedy)
+    for key in PROVENANCE:
+        value = content["provenance"][key]
+        if value is None or isinstance(value, (list, dict)):
+            raise ReportError(f"{where}: provenance.{key} is {value!r}; it must be one value; {remedy}")
     return content
+
+
+def _numbers(content: dict, section: str, needed: tuple[str, ...], where: str, remedy: str) -> None:
+    """Refuse text in a section, and what is no number under a needed key. A model without codes has no bpp_codes."""
+    for key, value in content[section].items():
+        if key in needed and key != "bpp_codes":
+            right = isinstance(value, (int, float))
+        else:
+            right = not isinstance(value, str) and not (key in needed and isinstance(value, (list, dict)))
+        if not right:
+            raise ReportError(f"{where}: {section}.{key} is {value!r}; it must be a number; {remedy}")
 
 
 def read_prior(path: Path, evaluation: dict) -> dict | None:
     """The measurements of a run's prior, None where there is no such file."""
-    remedy = "fit it again"
+    where, remedy = f"results/{path.parent.name}/{path.name}", "fit it again"
     content = read_json(path, remedy, NO_PRIOR)
     if content is None:
         return None
     for key in ("run", "variant"):
         if content[key] != evaluation[key]:
-            raise ReportError(f"results/{path.parent.name}/{path.name}: {key} is {content[key]!r}; it must be "
-                              f"{evaluation[key]!r}; {remedy}")  # fmt: skip
-    return content if content["reason"] else read_json(path, remedy, PRIOR)
+            raise ReportError(f"{where}: {key} is {content[key]!r}; it must be {evaluation[key]!r}; {remedy}")
+    if not content["reason"]:
+        read_json(path, remedy, PRIOR)
+        _numbers(content, "rate", PRIOR["rate"], where, remedy)
+    return content
 
 
 def of_other_weights(prior: dict, evaluation: dict) -> bool:

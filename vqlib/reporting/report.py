@@ -88,7 +88,7 @@ def linked(exhibits: dict[str, Exhibit], where: str = "") -> verdicts.Link:
 
 def report_markdown(results: Results, exhibits: dict[str, Exhibit]) -> str:
     """The text of the report; ``exhibits`` by label, as ``all_exhibits`` returns them."""
-    parts = [f"# {results.experiment.title}\n", describe(results), missing_runs(results), findings(results)]
+    parts = [f"# {results.experiment.title}\n", describe(results), left_out_runs(results), findings(results)]
     parts.append(judged(results, exhibits))
     parts += [f"## {exhibit.heading}\n\n{exhibit.markdown(label)}" for label, exhibit in exhibits.items()]
     parts += [verdicts.rules()] if judges([results]) else []
@@ -122,12 +122,12 @@ def describe(results: Results) -> str:
     )
 
 
-def missing_runs(results: Results) -> str:
+def left_out_runs(results: Results) -> str:
     """One line that names what is left out, and why; empty when nothing is."""
-    if not results.missing:
+    if not results.left_out:
         return ""
-    lacking = ", ".join(f"`{name}` ({why})" for name, why in results.missing.items())
-    return f"**Missing, and so not in this report:** {lacking}.\n"
+    lacking = ", ".join(f"`{name}` ({why})" for name, why in results.left_out.items())
+    return f"**Left out of this report:** {lacking}.\n"
 
 
 def findings(results: Results) -> str:

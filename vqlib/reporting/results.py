@@ -46,7 +46,7 @@ class Results:
     runs: pd.DataFrame  # the rows of it that figures and tables compare
     history: pd.DataFrame  # the rows of every run's csv, with run, variant and seed
     strips: dict[str, np.ndarray]  # by run: originals and reconstructions, uint8 (2, N, S, S, 3)
-    missing: dict[str, str]  # run, or file of one, that is left out -> why, in words
+    left_out: dict[str, str]  # run, or file of one, that is left out -> why, in words
     codecs: dict | None = None  # codecs.json: JPEG and WebP on the same test images
     priors: dict[str, dict] = field(default_factory=dict)  # <run>.prior.json by run, where there is one
 
@@ -104,7 +104,7 @@ class Results:
 
 def load_results(name: str, root: Path = ROOT) -> Results:
     """Read the results of every run that the experiment's params.yaml names. Runs without, and what was made with other
-    settings, data or weights than it says now, are left out and listed as missing.
+    settings, data or weights than it says now, are left out and listed.
 
     Raises:
         ParameterError: there is no such experiment.
@@ -114,9 +114,9 @@ def load_results(name: str, root: Path = ROOT) -> Results:
     folder = experiment.results
     lacking = {run: [suffix for suffix in SUFFIXES if not (folder / f"{run}{suffix}").is_file()]
                for run in experiment.runs}  # fmt: skip
-    missing = {run: f"no {', '.join(f'{run}{suffix}' for suffix in suffixes)}"
+    left_out = {run: f"no {', '.join(f'{run}{suffix}' for suffix in suffixes)}"
                for run, suffixes in lacking.items() if suffixes}  # fmt: skip
-    found = [run for run in experiment.runs if run not in missing]
+    found = [run for run in experiment.runs if run not in left_out]
     order = in_order(experiment.runs[run].variant.name for run in found)
     found.sort(key=lambda run: order.index(experiment.runs[run].variant.name))
     if not found:
@@ -127,7 +127,7 @@ def load_results(name: str, root: Path = ROOT) -> Results:
         raise ReportError(
             f"results/{name}: no run is of the settings in params.yaml: {found[0]} has {others[found[0]]}"
         )
-    missing |= others
+    left_out |= others
     found = [run for run in found if run not in others]
     evaluations = {run: evaluations[run] for run in found}
     strips = {run: read_strip(folder / f"{run}.png") for run in found}
@@ -137,11 +137,11 @@ def load_results(name: str, root: Path = ROOT) -> Results:
     history = pd.concat([read_history(folder / f"{run}.csv", evaluations[run]) for run in found], ignore_index=True)
     priors = {run: prior for run in found if (prior := read_prior(folder / f"{run}.prior.json", evaluations[run]))}
     for run in [run for run, prior in priors.items() if of_other_weights(prior, evaluations[run])]:
-        missing[f"{run}.prior.json"] = f"its weights are not those of {run}.json; fit it again"
+        left_out[f"{run}.prior.json"] = f"its weights are not those of {run}.json; fit it again"
         del priors[run]
     codecs = read_json(folder / "codecs.json", "run the stage codecs again", CODECS)
     if codecs and codecs.get("data", data := evaluations[found[0]]["provenance"]["data"]) != data:
-        missing["codecs.json"] = f"data {codecs['data']}, where the runs have {data}; run the stage codecs again"
+        left_out["codecs.json"] = f"data {codecs['data']}, where the runs have {data}; run the stage codecs again"
         codecs = None
     return Results(
         experiment=experiment,
@@ -149,7 +149,7 @@ def load_results(name: str, root: Path = ROOT) -> Results:
         evaluations=evaluations,
         history=history,
         strips=strips,
-        missing=missing,
+        left_out=left_out,
         codecs=codecs,
         priors=priors,
         **tables(experiment, evaluations, history),

@@ -17,7 +17,7 @@ from vqlib.reporting.claims import CLAIMS, DISAGREEMENTS, judge_all
 from vqlib.reporting.exhibits import all_exhibits
 from vqlib.reporting.findings import fill_in_study, template
 from vqlib.reporting.judging import judges
-from vqlib.reporting.report import linked
+from vqlib.reporting.report import left_out_runs, linked
 from vqlib.reporting.results import Results, load_results
 
 FINDINGS = "results/FINDINGS.md"  # written by hand, its numbers as placeholders, its links relative to the root
@@ -42,8 +42,10 @@ def write_study(root: Path = ROOT) -> Path:
     summary, details = (_from_reports(text) for text in in_two(findings(root, experiments)))
     listed = "".join(f"- [{one.experiment.title}]({one.experiment.name}/README.md), {counted(one)}\n"
                      for one in experiments)  # fmt: skip
+    left_out = "".join(f"`{one.experiment.name}`: {told}\n" for one in experiments if (told := left_out_runs(one)))
     parts = [
         "# What became of the paper's claims\n",
+        left_out,
         summary,
         verdicts.section(found, link, True),
         details,

@@ -99,6 +99,6 @@ def _latex_row(cells: Iterable[str]) -> str:
 
 def _latex(cell: str) -> str:
     text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", cell)  # links
-    text = "".join(LATEX.get(character, character) for character in text)
-    text = re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text)
-    return re.sub("`([^`]+)`", r"\\texttt{\1}", text)
+    escaped = ["".join(LATEX.get(character, character) for character in part) for part in re.split("`([^`]+)`", text)]
+    escaped[1::2] = [rf"\texttt{{{code}}}" for code in escaped[1::2]]
+    return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", "".join(escaped))
